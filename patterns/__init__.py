@@ -1,0 +1,94 @@
+"""Communication patterns for fleets of AI agents on NATS JetStream: the public names."""
+
+from patterns.agent import OWN_INBOX, Agent
+from patterns.config import (
+    DeadLetterConfig,
+    DeliveryConfig,
+    FleetConfig,
+    RequestConfig,
+    RetryPolicy,
+    StreamLimits,
+)
+from patterns.consumer import Consumer, Delivery
+from patterns.deadletters import UNCHANGED, DeadLetter, DeadLetters
+from patterns.depth import QueueDepth
+from patterns.errors import (
+    ConfigMismatch,
+    ConnectError,
+    InvalidConfig,
+    InvalidMessage,
+    InvalidName,
+    MessageTooLarge,
+    NoResponders,
+    PatternError,
+    QueueFull,
+    Reject,
+    RemoteError,
+    ReplayLimit,
+    RequestError,
+    RequestTimeout,
+    Retry,
+    Unavailable,
+    UnknownDeadLetter,
+    UnknownDestination,
+    UnsupportedServer,
+)
+from patterns.events import EventBus
+from patterns.fleet import Fleet, FleetSnapshot, ServerInfo
+from patterns.inbox import Inbox
+from patterns.ledger import TaskStatus
+from patterns.message import Message, Receipt, current
+from patterns.names import Names
+from patterns.requests import RAISE, Reply, Requests, Responder
+from patterns.tasks import TaskQueue
+
+__all__ = [
+    "OWN_INBOX",
+    "RAISE",
+    "UNCHANGED",
+    "Agent",
+    "ConfigMismatch",
+    "ConnectError",
+    "Consumer",
+    "DeadLetter",
+    "DeadLetterConfig",
+    "DeadLetters",
+    "Delivery",
+    "DeliveryConfig",
+    "EventBus",
+    "Fleet",
+    "FleetConfig",
+    "FleetSnapshot",
+    "Inbox",
+    "InvalidConfig",
+    "InvalidMessage",
+    "InvalidName",
+    "Message",
+    "MessageTooLarge",
+    "Names",
+    "NoResponders",
+    "PatternError",
+    "QueueDepth",
+    "QueueFull",
+    "Receipt",
+    "Reject",
+    "RemoteError",
+    "ReplayLimit",
+    "Reply",
+    "RequestConfig",
+    "RequestError",
+    "RequestTimeout",
+    "Requests",
+    "Responder",
+    "Retry",
+    "RetryPolicy",
+    "ServerInfo",
+    "StreamLimits",
+    "TaskQueue",
+    "TaskStatus",
+    "Unavailable",
+    "UnknownDeadLetter",
+    "UnknownDestination",
+    "UnsupportedServer",
+    "current",
+]

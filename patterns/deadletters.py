@@ -1,0 +1,600 @@
+"""Dead letters: where messages go that no handler could finish, and the way back.
+
+Every step can be killed at any point and repeated. A move publishes the copy under a subject of its own that must be
+empty, and removes the origin only then. A replay publishes under a deterministic id, leaves a receipt, and deletes the
+letter only then; the consumer of the replayed message drops a second copy by its receipt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from nats.js.errors import APIError
+
+from patterns.errors import InvalidName, ReplayLimit, Unavailable, UnknownDeadLetter, UnknownDestination
+from patterns.jetstream import STREAM_NOT_FOUND, WRONG_LAST_SEQUENCE, Bucket, PublishAck, StoredMessage
+from patterns.ledger import TaskStatus
+from patterns.message import (
+    CE_CONTENT_TYPE,
+    CE_EXPIRY,
+    CE_ID,
+    CE_TYPE,
+    MSG_ID,
+    REPLAY_OF,
+    Message,
+    Receipt,
+    decode,
+    encode_data,
+    escape,
+    format_time,
+    header_size,
+    parse_time,
+    unescape,
+)
+from patterns.names import Entry, Kind
+
+if TYPE_CHECKING:
+    from patterns.fleet import Fleet
+
+log = logging.getLogger("patterns")
+
+REASONS: Final = (
+    "max-deliver",
+    "rejected",
+    "crash",
+    "expired",
+    "invalid",
+    "unhandled",
+    "max-hops",
+    "interrupted",
+    "undeliverable",
+)
+"""The closed list of `Dead-Letter-Reason`."""
+
+ERROR_LIMIT = 512
+"""Characters kept of an error text: headers are for triage, not for traces."""
+
+COPY_HEADROOM = 512
+"""Bytes a dead-letter copy stays below the server's limit; its body is cut to fit."""
+
+PREFIX = "Dead-Letter-"
+_KEPT_ON_REPLAY = frozenset({f"{PREFIX}First-At", f"{PREFIX}Replays", f"{PREFIX}Replayed-From", f"{PREFIX}Replayed-By"})
+
+
+class _Unchanged:
+    def __repr__(self) -> str:
+        return "UNCHANGED"
+
+
+UNCHANGED: Final = _Unchanged()
+"""Replay with the body it died with."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One dead message with the story of its death."""
+
+    seq: int
+    """Sequence in the DLQ stream."""
+    entry: str
+    """`<kind>.<name>.<origin seq>-<stored-at ns, hex>`: names this death for ever."""
+    kind: Kind
+    name: str
+    """Agent, role, or durable of the subscription it died in."""
+    subject: str
+    """Where it was published, and where a replay goes."""
+    id: str
+    type: str
+    reason: str
+    """One of `REASONS`; whatever a foreign producer wrote."""
+    error_type: str
+    error: str
+    agent: str
+    """Who failed."""
+    stream: str
+    """Stream it died in."""
+    origin_seq: int
+    deliveries: int
+    """Attempts before this death."""
+    replays: int
+    """Times it was replayed before this death."""
+    first_at: datetime | None
+    """Its first death."""
+    died_at: datetime
+    """This death."""
+    size: int
+    correlation_id: str
+    message: Message
+
+    @property
+    def source(self) -> str:
+        """`<kind>.<name>`, the group that counts and filters use."""
+        return f"{self.kind}.{self.name}"
+
+    @property
+    def error_text(self) -> str:
+        """`Type: text`, or whichever of the two there is."""
+        return ": ".join(part for part in (self.error_type, self.error) if part)
+
+
+class DeadLetters:
+    """The dead letters of a fleet.
+
+    Args:
+        fleet: The connection.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._js = fleet.jetstream
+        self._names = fleet.names
+        self.stream = fleet.names.dlq_stream
+        self.receipts = Bucket(fleet.jetstream, fleet.names.receipts_bucket)
+        self._counted: tuple[tuple[Any, ...], dict[tuple[str, str], int]] | None = None
+
+    # -- looking
+
+    async def list(self, kind: str = "*", name: str = "*", *, after: int = 0, limit: int = 100) -> list[DeadLetter]:
+        """Letters in the order of their deaths, read without a consumer.
+
+        Args:
+            kind: inbox, tasks, events or `*`.
+            name: Agent, role, durable or `*`.
+            after: Only sequences above this one: the last of the page before.
+            limit: Letters at the most.
+        """
+        found: list[DeadLetter] = []
+        pattern = self._names.dlq_filter(kind, name)
+        while len(found) < limit:
+            try:
+                page = await self._js.read(self.stream, start=after + 1, limit=limit - len(found), subject=pattern)
+            except APIError as error:
+                if error.err_code == STREAM_NOT_FOUND:
+                    break
+                raise
+            found += [letter for message in page.messages if (letter := self.decode(message)) is not None]
+            if not page.messages or page.remaining == 0:
+                break
+            after = page.messages[-1].seq
+        return found
+
+    async def get(self, seq: int) -> DeadLetter:
+        """One letter.
+
+        Raises:
+            UnknownDeadLetter: There is none with this sequence.
+        """
+        stored = await self._js.get(self.stream, seq)
+        letter = self.decode(stored) if stored is not None else None
+        if letter is None:
+            raise UnknownDeadLetter(f"no dead letter {seq}: replayed, discarded, expired, or never there")
+        return letter
+
+    async def watch(self) -> AsyncIterator[DeadLetter]:
+        """New letters as they arrive, and first those that are there. Ends never; makes no consumer."""
+        last = 0
+        arrived = asyncio.Event()
+
+        async def ring(_: Any) -> None:
+            arrived.set()
+
+        subscription = await self._fleet.nc.subscribe(self._names.dlq_filter(), cb=ring)
+        try:
+            while True:
+                arrived.clear()
+                for letter in await self.list(after=last, limit=500):
+                    last = letter.seq
+                    arrived.set()
+                    yield letter
+                try:
+                    await asyncio.wait_for(arrived.wait(), self._fleet.config.poll)
+                except TimeoutError:
+                    continue
+        finally:
+            if not self._fleet.nc.is_closed:
+                await subscription.unsubscribe()
+
+    async def count(self) -> dict[tuple[str, str], int]:
+        """Letters for each kind and name; asks the server to count again only after something changed."""
+        info = await self._js.stream_info(self.stream)
+        if info is None:
+            return {}
+        state = info.get("state", {})
+        marks = ("messages", "first_seq", "last_seq", "num_deleted")
+        mark = (info.get("created"), *(state.get(key) for key in marks))
+        if self._counted is None or self._counted[0] != mark:
+            found: dict[tuple[str, str], int] = {}
+            if state.get("messages"):
+                for subject, messages in (await self._js.subjects(self.stream, self._names.dlq_filter())).items():
+                    parts = self._names.local(subject).split(".")
+                    key = (parts[1], parts[2])
+                    found[key] = found.get(key, 0) + messages
+            self._counted = (mark, found)
+        return dict(self._counted[1])
+
+    def decode(self, stored: StoredMessage) -> DeadLetter | None:
+        """Read a letter from its stored message; None if its subject does not name a death."""
+        try:
+            entry = self._names.entry_of(stored.subject)
+        except InvalidName:
+            return None
+        headers = {name: unescape(value) for name, value in stored.headers.items()}
+
+        def field(name: str) -> str:
+            return headers.get(PREFIX + name, "")
+
+        origin = field("Subject")
+        message = decode(
+            origin or stored.subject,
+            stored.headers,
+            stored.body,
+            names=self._names,
+            stream=self.stream,
+            seq=stored.seq,
+            stored_at=stored.stored_at,
+        )
+        return DeadLetter(
+            seq=stored.seq,
+            entry=str(entry),
+            kind=entry.kind,
+            name=entry.name,
+            subject=origin,
+            id=field("Message-Id") or message.id,
+            type=message.type if CE_TYPE in headers or origin else "",
+            reason=field("Reason"),
+            error_type=field("Error-Type"),
+            error=field("Error"),
+            agent=field("Agent"),
+            stream=field("Stream"),
+            origin_seq=_number(field("Seq"), entry.seq),
+            deliveries=_number(field("Deliveries")),
+            replays=_number(field("Replays")),
+            first_at=_time(field("First-At")),
+            died_at=_time(field("At")) or stored.stored_at,
+            size=message.size,
+            correlation_id=message.correlation_id,
+            message=message,
+        )
+
+    # -- dying
+
+    async def bury(
+        self,
+        entry: Entry,
+        origin: StoredMessage,
+        *,
+        reason: str,
+        error_type: str = "",
+        error: str = "",
+        error_line: str = "",
+        agent: str = "",
+        stream: str,
+        consumer: str = "",
+        deliveries: int,
+        message: Message,
+        subject: str | None = None,
+        remove_origin: bool = True,
+    ) -> None:
+        """Move one message here; repeating it, by whomever, changes nothing.
+
+        Args:
+            entry: Names the death.
+            origin: The message as it is stored.
+            reason: One of `REASONS`.
+            error_type: Class of the last error.
+            error: Its text; cut to 512 characters.
+            error_line: `file.py:42 in function`.
+            agent: Who failed.
+            stream: Stream it dies in.
+            consumer: Durable it dies in.
+            deliveries: Attempts made.
+            message: `origin`, decoded.
+            subject: Where a replay goes, if not to `origin.subject`.
+            remove_origin: Whether to delete it from `stream` (an event stays).
+
+        Raises:
+            Unavailable: The copy or the removal was not confirmed; nothing was lost, do it again.
+            QueueFull: The DLQ is full; the origin stays where it is.
+        """
+        now = format_time(datetime.now(UTC))
+        died = {
+            "Reason": reason,
+            "Error-Type": error_type[:ERROR_LIMIT],
+            "Error": error[:ERROR_LIMIT],
+            "Error-At-Line": error_line[:ERROR_LIMIT],
+            "Agent": agent,
+            "Stream": stream,
+            "Consumer": consumer,
+            "Subject": subject or origin.subject,
+            "Seq": str(origin.seq),
+            "Stored-At": format_time(origin.stored_at),
+            "Deliveries": str(deliveries),
+            "Message-Id": message.id,
+            "First-At": message.headers.get(f"{PREFIX}First-At") or now,
+            "At": now,
+        }
+        kept = {name: value for name, value in origin.headers.items() if not name.startswith(("Nats-", REPLAY_OF))}
+        headers = kept | {PREFIX + name: escape(value) for name, value in died.items() if value}
+        body = origin.body
+        room = self._fleet.nc.max_payload - COPY_HEADROOM - header_size(headers)
+        if len(body) > room:
+            headers[f"{PREFIX}Truncated"] = str(len(body))
+            body = body[: max(0, room - 64)]
+        copy = await self._publish_once(self._names.dlq_subject(entry), headers, body)
+        gone = True
+        if remove_origin and entry.seq:
+            gone = not await self._js.delete(stream, entry.seq)
+        # A mover that slept while the letter was replayed or discarded has just brought it back: take it out again.
+        if gone and copy is not None and await self._resolved(entry):
+            await self._js.delete(self.stream, copy.seq)
+
+    async def _publish_once(self, subject: str, headers: Mapping[str, str], body: bytes) -> PublishAck | None:
+        """Store a copy under its own subject; None if it is there already."""
+        try:
+            return await self._js.publish(
+                subject, body, headers, stream=self.stream, expect_empty_subject=True, headroom=0,
+                timeout=self._fleet.config.publish_timeout,
+            )  # fmt: skip
+        except APIError as error:
+            if error.err_code in WRONG_LAST_SEQUENCE:
+                return None
+            raise
+        except UnknownDestination:
+            raise Unavailable(
+                f"there is no stream {self.stream}: provision() creates it; the message stays where it is"
+            ) from None
+
+    # -- coming back
+
+    async def replay(
+        self,
+        seq: int,
+        *,
+        by: str,
+        data: Any = UNCHANGED,
+        to: str | None = None,
+        expires_in: float | None = None,
+        force: bool = False,
+    ) -> Receipt:
+        """Send a letter back to where it came from, and delete it here once that is confirmed.
+
+        Args:
+            seq: The letter.
+            by: Who replays; stays with the message.
+            data: A new body, if given.
+            to: Another destination subject.
+            expires_in: A new deadline in seconds; the old one is removed in any case.
+            force: Replay beyond `max_replays`.
+
+        Returns:
+            The receipt of the publish; `duplicate` means an earlier, interrupted replay of this letter had got that far.
+
+        Raises:
+            UnknownDeadLetter: It is not there (any more).
+            ReplayLimit: It was replayed as often as allowed.
+            UnknownDestination: Nothing stores its subject; the letter stays.
+            Unavailable: Not confirmed; the letter stays, and replaying it again stores no second copy that anybody handles.
+        """
+        stored = await self._js.get(self.stream, seq)
+        letter = self.decode(stored) if stored is not None else None
+        if stored is None or letter is None:
+            raise UnknownDeadLetter(f"no dead letter {seq}: replayed, discarded, expired, or never there")
+        limit = self._fleet.config.dead_letters.max_replays
+        if letter.replays >= limit and not force:
+            raise ReplayLimit(
+                f"dead letter {seq} was replayed {letter.replays} times (limit {limit}); find out why it dies, or force it"
+            )
+        subject = _literal(to or self.destination(letter))
+        stream = await self._destination_stream(subject, None if to else letter.stream)
+        entry = Entry.parse(letter.entry)
+        await self._finish_move(letter, entry)
+        if letter.kind == "tasks" and to is None:
+            await self._fleet.ledger.change(letter.name, letter.id, _resubmitted)
+        generation = letter.replays + 1
+        headers = _replay_headers(stored.headers, letter, entry, generation, by)
+        if expires_in is not None:
+            headers[CE_EXPIRY] = format_time(datetime.now(UTC) + timedelta(seconds=expires_in))
+        body = stored.body
+        if not isinstance(data, _Unchanged):
+            body, headers[CE_CONTENT_TYPE] = encode_data(data)
+        ack = await self._js.publish(subject, body, headers, stream=stream, timeout=self._fleet.config.publish_timeout)
+        await self._resolve(entry, f"replayed by {by}")
+        await self._js.delete(self.stream, seq)
+        return Receipt(id=letter.id, stream=ack.stream, seq=ack.seq, duplicate=ack.duplicate)
+
+    async def discard(self, seq: int, *, by: str) -> None:
+        """Delete a letter for good.
+
+        Raises:
+            UnknownDeadLetter: It is not there (any more).
+        """
+        letter = await self.get(seq)
+        entry = Entry.parse(letter.entry)
+        await self._finish_move(letter, entry)
+        await self._resolve(entry, f"discarded by {by}")
+        await self._js.delete(self.stream, seq)
+
+    async def purge(self, kind: str = "*", name: str = "*", *, before: datetime | None = None) -> int:
+        """Delete all letters of a kind and name, or those that died before a moment; returns how many went."""
+        if before is None:
+            return await self._js.purge(self.stream, subject=self._names.dlq_filter(kind, name))
+        after, purged = 0, 0
+        while page := await self.list(kind, name, after=after, limit=500):
+            for letter in page:
+                purged += letter.died_at < before and await self._js.delete(self.stream, letter.seq)
+            after = page[-1].seq
+        return purged
+
+    def destination(self, letter: DeadLetter) -> str:
+        """The subject a replay goes to: the recorded one, for an event the one of its single subscription.
+
+        Raises:
+            UnknownDestination: The letter does not say where it came from.
+        """
+        if (
+            letter.kind == "events"
+            and (owner := self._names.subscription_of(letter.name)) is not None
+            and letter.subject
+        ):
+            return f"{self._names.redeliver_prefix(*owner)}.{self._names.topic_of(letter.subject)}"
+        if not letter.subject:
+            raise UnknownDestination(f"dead letter {letter.seq} has no {PREFIX}Subject header: say where it should go")
+        return letter.subject
+
+    async def claim(self, headers: Mapping[str, str], stream: str, seq: int) -> bool:
+        """For the consumer of a replayed message: whether this sequence is the one copy to handle."""
+        try:
+            entry = Entry.parse(headers.get(REPLAY_OF, ""))
+        except InvalidName:
+            return True
+        key = self._names.replay_key(entry, _number(headers.get(f"{PREFIX}Replays", ""), 1))
+        mine = f"{stream}:{seq}".encode()
+        if await self.receipts.create(key, mine):
+            return True
+        value = await self.receipts.get(key)
+        return value is None or value.data == mine
+
+    async def sweep(self, stream: str, durable: str) -> int:
+        """Move messages that exhausted their deliveries, and that the server hides, here; returns how many.
+
+        Only for durables with `max_ack_pending=1` (inboxes), where the dead are exactly those stored below the one in
+        flight; found twice, because an acknowledged message leaves the stream just after the counters moved.
+        """
+        first = await self.stranded(stream, durable)
+        if not first:
+            return 0
+        await asyncio.sleep(0.3)
+        again = {message.seq for message in await self.stranded(stream, durable)}
+        info = await self._js.consumer_info(stream, durable) or {}
+        place = self._names.place_of(stream)
+        moved = 0
+        for stored in first:
+            if stored.seq not in again or place is None:
+                continue
+            message = decode(
+                stored.subject,
+                stored.headers,
+                stored.body,
+                names=self._names,
+                stream=stream,
+                seq=stored.seq,
+                stored_at=stored.stored_at,
+            )
+            await self.bury(
+                Entry("inbox", place.name, stored.seq, stored.stored_ns),
+                stored,
+                reason="crash",
+                error="every attempt ended without an answer: the process died or lost its lease each time",
+                agent=place.name,
+                stream=stream,
+                consumer=durable,
+                deliveries=int(info.get("config", {}).get("max_deliver", 0)),
+                message=message,
+            )
+            moved += 1
+        return moved
+
+    async def stranded(self, stream: str, durable: str, *, limit: int = 1000) -> Sequence[StoredMessage]:
+        """One look at the messages that exhausted their deliveries; an acknowledgement in flight can make one appear."""
+        info = await self._js.consumer_info(stream, durable)
+        state = await self._js.stream_info(stream)
+        if info is None or state is None:
+            return []
+        in_flight = info["num_ack_pending"]
+        if state["state"]["messages"] - info["num_pending"] - in_flight <= 0:
+            return []
+        if info["config"].get("max_ack_pending") == 1:
+            highest = info["delivered"]["stream_seq"] - (1 if in_flight else 0)
+        else:
+            highest = info["delivered"]["stream_seq"] if not in_flight else info["ack_floor"]["stream_seq"]
+        page = await self._js.read(stream, limit=limit)
+        return [message for message in page.messages if message.seq <= highest]
+
+    # -- internals
+
+    async def _destination_stream(self, subject: str, recorded: str | None) -> str:
+        streams = await self._js.stream_names(subject)
+        if recorded in streams and recorded is not None:
+            return recorded
+        if len(streams) != 1:
+            raise UnknownDestination(
+                f"{'no stream' if not streams else 'more than one stream'} stores {subject!r}; the dead letter stays"
+            )
+        return streams[0]
+
+    async def _finish_move(self, letter: DeadLetter, entry: Entry) -> None:
+        """Remove an origin that a mover left behind, if that sequence still holds that message."""
+        if letter.kind == "events" or not letter.stream or not entry.seq:
+            return
+        origin = await self._js.get(letter.stream, entry.seq)
+        if origin is not None and origin.stored_ns == entry.stored_ns:
+            await self._js.delete(letter.stream, entry.seq)
+
+    async def _resolve(self, entry: Entry, how: str) -> None:
+        try:
+            await self.receipts.create(self._names.resolved_key(entry), how.encode("utf-8", "replace"))
+        except UnknownDestination:
+            # A fleet made by other code has no receipts; its movers do not look for them either.
+            log.debug("no bucket %s: %s left no receipt", self.receipts.name, entry)
+
+    async def _resolved(self, entry: Entry) -> bool:
+        try:
+            return await self.receipts.get(self._names.resolved_key(entry)) is not None
+        except APIError:
+            return False
+
+
+def _replay_headers(
+    stored: Mapping[str, str], letter: DeadLetter, entry: Entry, generation: int, by: str
+) -> dict[str, str]:
+    """Headers of the replayed message: the original's, the chain of its deaths, and a new deterministic id."""
+    kept = {
+        name: value
+        for name, value in stored.items()
+        if not name.startswith("Nats-")
+        and name not in (CE_EXPIRY, REPLAY_OF)
+        and (not name.startswith(PREFIX) or name in _KEPT_ON_REPLAY)
+    }
+    if CE_ID not in kept and letter.id:
+        # A bare message got its id from stream and sequence; both change now, the id must not.
+        kept[CE_ID] = escape(letter.id)
+    return kept | {
+        MSG_ID: f"{entry}:r{generation}",
+        REPLAY_OF: str(entry),
+        f"{PREFIX}First-At": format_time(letter.first_at or letter.died_at),
+        f"{PREFIX}Replays": str(generation),
+        f"{PREFIX}Replayed-From": str(letter.seq),
+        f"{PREFIX}Replayed-By": escape(by[:128]),
+    }
+
+
+def _resubmitted(record: TaskStatus | None) -> TaskStatus | None:
+    """The ledger record of a replayed task; a completed one stays, its worker then drops the replay."""
+    if record is None or record.state == "completed":
+        return None
+    return dataclasses.replace(record, state="submitted", attempts=0, handbacks=0, seq=0, note="replayed")
+
+
+def _literal(subject: str) -> str:
+    """`subject` if one can publish to it; a letter's own header decides, so it may be anything."""
+    tokens = subject.split(".")
+    if any(not token or token in ("*", ">") or not token.isprintable() or " " in token for token in tokens):
+        raise UnknownDestination(f"{subject!r} is not a subject to publish to")
+    return subject
+
+
+def _number(text: str, default: int = 0) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else default
+
+
+def _time(text: str) -> datetime | None:
+    try:
+        return parse_time(text) if text else None
+    except (ValueError, OverflowError):
+        return None

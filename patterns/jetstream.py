@@ -1,0 +1,622 @@
+"""The server calls that nats-py lacks, and the ones whose nats-py form loses something.
+
+* Batch direct get (ADR-31): reads a work queue without a consumer, so nothing is disturbed.
+* `STREAM.MSG.DELETE` with `no_erase` (0.2 ms instead of 2.5 ms) that says whether the message was there.
+* Purge that returns how many went, and lists that page to their end (nats-py stops at 256 without a word).
+* A publish that repeats itself with the same id until the server has confirmed or refused it.
+* Pull requests for one message that can be withdrawn without losing the message (`Pull`).
+* Key-value `create` and compare-and-set on the same publish (`Bucket`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.js import JetStreamContext
+from nats.js.errors import APIError
+
+from patterns.errors import MessageTooLarge, QueueFull, Unavailable, UnknownDestination
+from patterns.message import (
+    EXPECTED_LAST_SUBJECT_SEQUENCE,
+    EXPECTED_STREAM,
+    format_time,
+    header_size,
+    parse_time_ns,
+    time_of_ns,
+)
+
+log = logging.getLogger("patterns")
+
+HEADROOM = 8192
+"""Bytes kept free below the server's limit: a dead-letter copy carries more headers than the message itself, and a
+message over the limit makes the server drop the connection."""
+
+NO_MESSAGE = (10037, 10057, 10043)
+"""err_codes of a sequence that is not there: get, delete, and delete by the interior of the store."""
+STREAM_NOT_FOUND = 10059
+CONSUMER_NOT_FOUND = 10014
+WRONG_LAST_SEQUENCE = (10071, 10164)
+WRONG_STREAM = 10060
+STORE_FAILED = 10077
+DUPLICATE_IN_PROCESS = 10158
+NO_QUORUM = 10008
+
+BATCH_MAX = 1024
+"""Messages one direct get may ask for (server limit)."""
+
+_DIRECT_HEADERS = frozenset(
+    {
+        "Nats-Stream",
+        "Nats-Subject",
+        "Nats-Sequence",
+        "Nats-Time-Stamp",
+        "Nats-Num-Pending",
+        "Nats-Last-Sequence",
+        "Nats-UpTo-Sequence",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """A message as a stream holds it, not interpreted."""
+
+    subject: str
+    seq: int
+    stored_ns: int
+    """Nanoseconds since the epoch."""
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def stored_at(self) -> datetime:
+        """When the stream stored it."""
+        return time_of_ns(self.stored_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a stream."""
+
+    messages: tuple[StoredMessage, ...]
+    remaining: int
+    """Messages behind the page that match, as the server counts them; -1 if it did not say."""
+
+    @property
+    def next_seq(self) -> int:
+        """Where the next page starts; 0 for an empty page."""
+        return self.messages[-1].seq + 1 if self.messages else 0
+
+
+@dataclass(frozen=True, slots=True)
+class PublishAck:
+    """The server's confirmation."""
+
+    stream: str
+    seq: int
+    duplicate: bool
+
+
+class JetStream:
+    """JetStream of one connection.
+
+    Args:
+        nc: A connected client.
+        domain: JetStream domain, for a stream behind a leaf node.
+        api_prefix: Prefix of the API subjects instead of `$JS.API`, for an imported API.
+    """
+
+    def __init__(self, nc: Client, *, domain: str | None = None, api_prefix: str | None = None) -> None:
+        self.nc = nc
+        self.prefix = api_prefix or (f"$JS.{domain}.API" if domain else "$JS.API")
+        self.context: JetStreamContext = nc.jetstream(prefix=self.prefix)
+
+    # -- API
+
+    async def api(self, call: str, request: Mapping[str, Any] | None = None, *, timeout: float = 5.0) -> dict[str, Any]:
+        """Call `$JS.API.<call>`.
+
+        Raises:
+            APIError: The server's answer was an error; `err_code` tells which.
+            Unavailable: No answer within `timeout` seconds, or JetStream is not there.
+        """
+        payload = json.dumps(request).encode() if request else b""
+        try:
+            msg = await self.nc.request(f"{self.prefix}.{call}", payload, timeout=timeout)
+        except nats.errors.NoRespondersError:
+            raise Unavailable(
+                f"{self.prefix} does not answer: JetStream is off, has no leader, or this is not its prefix"
+            ) from None
+        except nats.errors.TimeoutError:
+            raise Unavailable(
+                f"no answer to {call} within {timeout:g} s: the server is busy or the permission is missing"
+            ) from None
+        except nats.errors.OutboundBufferLimitError:
+            raise Unavailable("not connected, and the buffer for later is full") from None
+        try:
+            answer = json.loads(msg.data)
+        except ValueError:
+            raise Unavailable(f"the answer to {call} is not JSON") from None
+        if "error" in answer:
+            raise _api_error(answer["error"])
+        return answer  # type: ignore[no-any-return]
+
+    async def streams(self, *, subject: str | None = None) -> tuple[list[dict[str, Any]], list[str]]:
+        """All streams with configuration and state, and the names of those that did not answer (a node is down)."""
+        found: list[dict[str, Any]] = []
+        missing: list[str] = []
+        while True:
+            request: dict[str, Any] = {"offset": len(found)}
+            if subject is not None:
+                request["subject"] = subject
+            answer = await self.api("STREAM.LIST", request)
+            page = answer.get("streams") or []
+            found += page
+            missing += answer.get("missing") or []
+            if not page or len(found) >= answer.get("total", 0):
+                return found, missing
+
+    async def stream_names(self, subject: str) -> list[str]:
+        """Names of the streams that store `subject`."""
+        return (await self.api("STREAM.NAMES", {"subject": subject})).get("streams") or []
+
+    async def stream_info(self, stream: str) -> dict[str, Any] | None:
+        """Configuration and state of a stream, None if there is none."""
+        try:
+            return await self.api(f"STREAM.INFO.{stream}")
+        except APIError as error:
+            if error.err_code == STREAM_NOT_FOUND:
+                return None
+            raise
+
+    async def subjects(self, stream: str, pattern: str) -> dict[str, int]:
+        """Messages for each stored subject that matches `pattern`; read in the server's pages of 100,000."""
+        found: dict[str, int] = {}
+        while True:
+            answer = await self.api(f"STREAM.INFO.{stream}", {"subjects_filter": pattern, "offset": len(found)})
+            page = answer.get("state", {}).get("subjects") or {}
+            before = len(found)
+            found.update(page)
+            if len(found) == before or len(found) >= answer.get("total", 0):
+                return found
+
+    async def consumers(self, stream: str) -> list[dict[str, Any]]:
+        """All consumers of a stream with configuration and state."""
+        found: list[dict[str, Any]] = []
+        while True:
+            answer = await self.api(f"CONSUMER.LIST.{stream}", {"offset": len(found)})
+            page = answer.get("consumers") or []
+            found += page
+            if not page or len(found) >= answer.get("total", 0):
+                return found
+
+    async def consumer_info(self, stream: str, consumer: str) -> dict[str, Any] | None:
+        """Configuration and state of a consumer, None if there is none."""
+        try:
+            return await self.api(f"CONSUMER.INFO.{stream}.{consumer}")
+        except APIError as error:
+            if error.err_code in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
+                return None
+            raise
+
+    async def pause(self, stream: str, consumer: str, seconds: float) -> None:
+        """Suspend the deliveries of a consumer (server 2.11 or later); 0 seconds resumes them."""
+        until = datetime.now(UTC) + timedelta(seconds=seconds)
+        await self.api(
+            f"CONSUMER.PAUSE.{stream}.{consumer}", {"pause_until": format_time(until)} if seconds > 0 else {}
+        )
+
+    # -- messages
+
+    async def get(self, stream: str, seq: int) -> StoredMessage | None:
+        """One message by sequence, from the stream's leader; None if it is not there."""
+        return await self._get(stream, {"seq": seq})
+
+    async def last(self, stream: str, subject: str) -> StoredMessage | None:
+        """The newest message on `subject`, from the stream's leader; None if there is none."""
+        return await self._get(stream, {"last_by_subj": subject})
+
+    async def read(
+        self, stream: str, *, start: int = 1, limit: int = 100, subject: str | None = None, max_bytes: int = 4 << 20
+    ) -> Page:
+        """Read a page without a consumer: nothing is delivered, no counter moves.
+
+        Args:
+            stream: Name of the stream.
+            start: First sequence.
+            limit: Messages at the most, up to `BATCH_MAX`.
+            subject: Only messages on this subject, wildcards allowed.
+            max_bytes: The server ends the page early past this size.
+
+        Raises:
+            Unavailable: No answer.
+        """
+        limit = max(1, min(limit, BATCH_MAX))
+        request: dict[str, Any] = {"seq": max(1, start), "batch": limit, "max_bytes": max_bytes}
+        if subject is not None:
+            request["next_by_subj"] = subject
+        page = await self._direct_batch(stream, request)
+        return page if page is not None else await self._walk(stream, start, limit, subject)
+
+    async def delete(self, stream: str, seq: int) -> bool:
+        """Delete one message without overwriting its bytes; False if it was not there any more."""
+        try:
+            await self.api(f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True})
+        except APIError as error:
+            if error.err_code in NO_MESSAGE:
+                return False
+            raise
+        return True
+
+    async def purge(
+        self,
+        stream: str,
+        *,
+        subject: str | None = None,
+        up_to: int | None = None,
+        keep: int | None = None,
+        everything: bool = False,
+    ) -> int:
+        """Purge and return how many messages went.
+
+        Args:
+            stream: Name of the stream.
+            subject: Only messages on this subject, wildcards allowed.
+            up_to: Only sequences below this one.
+            keep: Leave this many of the newest.
+            everything: Must be said to purge without any of the other three.
+
+        Raises:
+            ValueError: No scope given, or `up_to` together with `keep` (the server refuses it).
+        """
+        if up_to is not None and keep is not None:
+            raise ValueError("up_to and keep exclude each other")
+        request: dict[str, Any] = {}
+        if subject:
+            request["filter"] = subject
+        if up_to is not None:
+            request["seq"] = up_to
+        if keep is not None:
+            request["keep"] = keep
+        # The server reads an empty request, `seq: 0` and `keep: 0` alike as "all of it".
+        if not any(request.values()) and not everything:
+            raise ValueError("a purge without any limit empties the stream: say everything=True")
+        answer = await self.api(f"STREAM.PURGE.{stream}", request, timeout=30.0)
+        return int(answer.get("purged", 0))
+
+    # -- publish
+
+    async def publish(
+        self,
+        subject: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        stream: str | None = None,
+        expect_empty_subject: bool = False,
+        last_seq: int | None = None,
+        timeout: float = 30.0,
+        headroom: int = HEADROOM,
+    ) -> PublishAck:
+        """Publish and wait for the confirmation, repeating with the same headers until `timeout` seconds are over.
+
+        Args:
+            subject: A literal subject.
+            body: The payload.
+            headers: Encoded headers; with a `Nats-Msg-Id`, else a repetition may store it twice.
+            stream: Stream that must store it.
+            expect_empty_subject: Store only if the subject holds no message.
+            last_seq: Store only if this is the newest sequence on the subject.
+            timeout: Seconds until it gives up.
+            headroom: Bytes to stay below the server's limit.
+
+        Raises:
+            MessageTooLarge: Before anything is sent.
+            UnknownDestination: No stream stores the subject, or not the expected one.
+            QueueFull: The stream is at its limit.
+            Unavailable: Not confirmed; it may or may not be stored.
+            APIError: Any other refusal, such as 10071 for an expectation that was not met.
+        """
+        sent = dict(headers)
+        if stream is not None:
+            sent[EXPECTED_STREAM] = stream
+        if expect_empty_subject or last_seq is not None:
+            sent[EXPECTED_LAST_SUBJECT_SEQUENCE] = str(last_seq or 0)
+        size, most = len(body) + header_size(sent), self.nc.max_payload - headroom
+        if size > most:
+            raise MessageTooLarge(
+                f"{size} bytes of body and headers, the server takes {most}; store large data elsewhere and send a reference"
+            )
+        deadline = time.monotonic() + timeout
+        pause, failure = 0.05, "no answer"
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                msg = await self.nc.request(subject, body, timeout=max(0.05, min(left, 5.0)), headers=sent)
+                answer = json.loads(msg.data)
+                if "error" not in answer:
+                    return PublishAck(answer["stream"], answer["seq"], bool(answer.get("duplicate")))
+                failure = self._refusal(subject, _api_error(answer["error"]))
+            except nats.errors.NoRespondersError:
+                if await self._nobody_stores(subject, stream):
+                    raise UnknownDestination(
+                        f"no stream stores {subject!r}: is the name right, has provision() created it?"
+                    ) from None
+                failure = "the stream has no leader"
+            except (nats.errors.TimeoutError, nats.errors.OutboundBufferLimitError) as error:
+                failure = "no answer" if isinstance(error, nats.errors.TimeoutError) else "not connected"
+            except (ValueError, KeyError, TypeError):
+                failure = "a responder that is not JetStream answered"
+            if time.monotonic() + pause >= deadline:
+                raise Unavailable(
+                    f"publish to {subject!r} was not confirmed within {timeout:g} s ({failure}); repeat it with the same id"
+                )
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 1.0)
+
+    @staticmethod
+    def _refusal(subject: str, error: APIError) -> str:
+        """Raise for a final refusal; return the reason of one that passes."""
+        if error.err_code == WRONG_STREAM:
+            raise UnknownDestination(f"{subject!r} is stored by another stream than expected") from None
+        if error.err_code == STORE_FAILED:
+            raise QueueFull(
+                f"{subject!r} is full ({error.description}); nothing was stored, try later or raise limits.max_msgs"
+            ) from None
+        if error.err_code in (DUPLICATE_IN_PROCESS, NO_QUORUM) or error.code == 503:
+            return str(error.description)
+        raise error
+
+    async def _nobody_stores(self, subject: str, stream: str | None) -> bool:
+        """Whether it is certain that no stream takes the subject (no responders also means: no leader right now)."""
+        try:
+            return await self.stream_info(stream) is None if stream else not await self.stream_names(subject)
+        except (APIError, Unavailable):
+            return False
+
+    # -- internals of reading
+
+    async def _get(self, stream: str, request: Mapping[str, Any]) -> StoredMessage | None:
+        try:
+            raw = (await self.api(f"STREAM.MSG.GET.{stream}", request))["message"]
+        except APIError as error:
+            if error.err_code in (*NO_MESSAGE, STREAM_NOT_FOUND):
+                return None
+            raise
+        return StoredMessage(
+            subject=raw["subject"],
+            seq=raw["seq"],
+            stored_ns=parse_time_ns(raw["time"]),
+            headers=parse_headers(_unbase64(raw.get("hdrs"))),
+            body=_unbase64(raw.get("data")),
+        )
+
+    async def _direct_batch(self, stream: str, request: Mapping[str, Any]) -> Page | None:
+        """One batch direct get; None where the stream does not allow it."""
+        replies: asyncio.Queue[Msg] = asyncio.Queue()
+        inbox = self.nc.new_inbox()
+        subscription = await self.nc.subscribe(inbox, cb=replies.put)
+        found: list[StoredMessage] = []
+        try:
+            await self.nc.publish(f"{self.prefix}.DIRECT.GET.{stream}", json.dumps(request).encode(), reply=inbox)
+            while True:
+                msg = await asyncio.wait_for(replies.get(), 5.0)
+                headers = msg.headers or {}
+                status = headers.get("Status")
+                if status == "503":
+                    return None
+                if status == "404":
+                    return Page(tuple(found), 0)
+                if status is not None:
+                    return Page(tuple(found), int(headers.get("Nats-Num-Pending", -1)))
+                found.append(_from_direct(headers, msg.data))
+        except TimeoutError:
+            raise Unavailable(f"no answer to a read of {stream} within 5 s") from None
+        finally:
+            if not self.nc.is_closed:
+                await subscription.unsubscribe()
+
+    async def _walk(self, stream: str, start: int, limit: int, subject: str | None) -> Page:
+        """The same page by single gets, for a stream without `allow_direct`."""
+        found: list[StoredMessage] = []
+        seq = max(1, start)
+        while len(found) < limit:
+            message = await self._get(stream, {"seq": seq, "next_by_subj": subject or ">"})
+            if message is None:
+                return Page(tuple(found), 0)
+            found.append(message)
+            seq = message.seq + 1
+        return Page(tuple(found), -1)
+
+
+class Pull:
+    """Pull requests of one message on a durable.
+
+    Unlike a cancelled `fetch()`, a withdrawn request loses nothing: `close` unsubscribes, waits until the server knows,
+    and gives back whatever was already on its way.
+
+    Args:
+        api: The JetStream to ask.
+        stream: Stream of the durable.
+        durable: Name of the durable.
+    """
+
+    def __init__(self, api: JetStream, stream: str, durable: str) -> None:
+        self._api = api
+        self._subject = f"{api.prefix}.CONSUMER.MSG.NEXT.{stream}.{durable}"
+        self._arrived: deque[Msg] = deque()
+        self._wake = asyncio.Event()
+        self._inbox = ""
+        self._subscription: Subscription | None = None
+        self._until = 0.0
+        self._closed = False
+
+    async def next(self, timeout: float) -> Msg | None:
+        """Wait up to `timeout` seconds for one message; None if none came or `close` was called.
+
+        Raises:
+            Unavailable: The durable is gone or has no leader; try again later.
+            nats.errors.ConnectionClosedError: The connection is closed for good.
+        """
+        nc = self._api.nc
+        deadline = time.monotonic() + timeout
+        while not self._closed:
+            while self._arrived:
+                msg = self._arrived.popleft()
+                status = (msg.headers or {}).get("Status") if not msg.reply else None
+                if status is None:
+                    self._until = 0.0
+                    return msg
+                if status == "100":
+                    continue
+                self._until = 0.0
+                if status not in ("404", "408"):
+                    raise Unavailable(
+                        f"pull refused: {status} {(msg.headers or {}).get('Description', 'durable or leader is gone')}"
+                    )
+            now = time.monotonic()
+            if now >= deadline:
+                return None
+            if nc.is_closed:
+                raise nats.errors.ConnectionClosedError
+            if now >= self._until and nc.is_connected:
+                await self._request(deadline - now)
+            self._wake.clear()
+            # While disconnected nothing wakes us; look again soon instead of buffering a pull for each round.
+            patience = deadline - now + 0.25 if nc.is_connected else 0.1
+            try:
+                await asyncio.wait_for(self._wake.wait(), max(0.01, patience))
+            except TimeoutError:
+                if nc.is_connected:
+                    self._until = 0.0
+        return None
+
+    async def close(self) -> None:
+        """Withdraw the request; a message that was already on its way is given back at once."""
+        self._closed = True
+        self._wake.set()
+        subscription, self._subscription = self._subscription, None
+        if subscription is None or self._api.nc.is_closed:
+            return
+        try:
+            await subscription.unsubscribe()
+            await self._api.nc.flush(timeout=5)
+            for msg in self._arrived:
+                if msg.reply:
+                    await msg.nak()
+            self._arrived.clear()
+        except (nats.errors.Error, OSError) as error:
+            log.debug("withdrawing a pull failed, the lease will expire instead: %s", error)
+
+    async def _request(self, expires: float) -> None:
+        if self._subscription is None:
+            self._inbox = self._api.nc.new_inbox()
+            self._subscription = await self._api.nc.subscribe(self._inbox, cb=self._receive)
+        request = {"batch": 1, "expires": int(max(expires, 0.01) * 1e9)}
+        await self._api.nc.publish(self._subject, json.dumps(request).encode(), reply=self._inbox)
+        self._until = time.monotonic() + expires + 0.2
+
+    async def _receive(self, msg: Msg) -> None:
+        self._arrived.append(msg)
+        self._wake.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One value of a bucket."""
+
+    data: bytes
+    revision: int
+
+
+@dataclass(slots=True)
+class Bucket:
+    """A key-value bucket (ADR-8), as far as the ledger and the receipts need it."""
+
+    api: JetStream
+    name: str
+    timeout: float = field(default=30.0)
+    """Seconds a write is repeated before it gives up."""
+
+    @property
+    def stream(self) -> str:
+        """The stream behind the bucket."""
+        return f"KV_{self.name}"
+
+    def subject(self, key: str) -> str:
+        """The subject behind a key."""
+        return f"$KV.{self.name}.{key}"
+
+    async def get(self, key: str) -> Value | None:
+        """The value, or None if the key does not exist or was deleted."""
+        message = await self.api.last(self.stream, self.subject(key))
+        if message is None or message.headers.get("KV-Operation") in ("DEL", "PURGE"):
+            return None
+        return Value(message.body, message.seq)
+
+    async def create(self, key: str, data: bytes) -> bool:
+        """Write a key that must not exist; False if it does."""
+        return await self._write(key, data, 0)
+
+    async def update(self, key: str, data: bytes, revision: int) -> bool:
+        """Write a key whose revision must be `revision`; False if somebody else wrote it."""
+        return await self._write(key, data, revision)
+
+    async def _write(self, key: str, data: bytes, revision: int) -> bool:
+        try:
+            await self.api.publish(
+                self.subject(key), data, {}, stream=self.stream, last_seq=revision, timeout=self.timeout
+            )
+        except APIError as error:
+            if error.err_code in WRONG_LAST_SEQUENCE:
+                return False
+            raise
+        return True
+
+
+def parse_headers(block: bytes) -> dict[str, str]:
+    """Parse a raw header block, `NATS/1.0` line included; of a repeated name the last value stays."""
+    found: dict[str, str] = {}
+    for line in block.split(b"\r\n")[1:]:
+        name, colon, value = line.partition(b":")
+        if colon and name.isascii():
+            found[name.strip().decode("ascii")] = value.strip().decode("utf-8", "replace")
+    return found
+
+
+def _from_direct(headers: Mapping[str, str], body: bytes) -> StoredMessage:
+    return StoredMessage(
+        subject=headers.get("Nats-Subject", ""),
+        seq=int(headers.get("Nats-Sequence", 0)),
+        stored_ns=parse_time_ns(headers["Nats-Time-Stamp"]),
+        headers={name: value for name, value in headers.items() if name not in _DIRECT_HEADERS},
+        body=body,
+    )
+
+
+def _unbase64(text: str | None) -> bytes:
+    try:
+        return base64.b64decode(text or "")
+    except binascii.Error:
+        return b""
+
+
+def _api_error(error: Mapping[str, Any]) -> APIError:
+    known = {name: error.get(name) for name in ("code", "err_code", "description")}
+    found: APIError = nats.js.errors.APIError(**known)
+    return found

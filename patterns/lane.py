@@ -1,0 +1,206 @@
+"""What settling a message means, in an inbox, a task queue or a subscription.
+
+`Lane` holds what the three have in common and what an inbox needs; tasks add the ledger, events the shared stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import traceback
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import nats.errors
+
+from patterns.config import DeliveryConfig
+from patterns.errors import Unavailable
+from patterns.jetstream import Pull, StoredMessage
+from patterns.message import REPLAY_OF, Message
+from patterns.names import Entry, Kind, Names
+
+if TYPE_CHECKING:
+    from patterns.consumer import Consumer, Delivery
+    from patterns.fleet import Fleet
+
+log = logging.getLogger("patterns")
+
+
+class Lane:
+    """One durable of one stream.
+
+    Args:
+        fleet: The connection.
+        kind: inbox, tasks or events.
+        name: Agent, role, or durable of the subscription.
+        stream: Stream of the durable.
+        durable: The durable.
+        delivery: How it delivers.
+    """
+
+    removes_origin = True
+    """Whether a dead message is deleted from its stream; an event stays, other subscribers may need it."""
+
+    def __init__(
+        self, fleet: Fleet, kind: Kind, name: str, *, stream: str, durable: str, delivery: DeliveryConfig
+    ) -> None:
+        self.fleet = fleet
+        self.kind = kind
+        self.name = name
+        self.stream = stream
+        self.durable = durable
+        self.delivery = delivery
+        self.agent = name
+
+    @property
+    def names(self) -> Names:
+        """Names of the organization."""
+        return self.fleet.names
+
+    @property
+    def poll(self) -> float:
+        """Seconds one pull waits."""
+        return self.fleet.config.poll
+
+    @property
+    def drain_grace(self) -> float:
+        """Seconds handlers get at a stop."""
+        return self.fleet.config.drain_grace
+
+    @property
+    def max_hops(self) -> int:
+        """Delegations a conversation may have."""
+        return self.fleet.config.max_hops
+
+    def pull(self) -> Pull:
+        """A new series of pull requests."""
+        return Pull(self.fleet.jetstream, self.stream, self.durable)
+
+    def entry(self, message: Message, stored_ns: int) -> Entry:
+        """The name this message would have among the dead letters."""
+        return Entry(self.kind, self.name, message.seq or 0, stored_ns)
+
+    # -- hooks that tasks and events change
+
+    async def admit(self, delivery: Delivery) -> bool:
+        """Whether a handler may still see it; False if it was settled here."""
+        return True
+
+    async def begin(self, delivery: Delivery, agent: str) -> None:
+        """A handler is about to run."""
+
+    async def canceled(self, delivery: Delivery) -> bool:
+        """Whether the running handler should be cancelled."""
+        return False
+
+    async def progress(self, delivery: Delivery, note: str) -> None:
+        """Keep a progress note."""
+
+    async def complete(self, delivery: Delivery) -> None:
+        """The handler succeeded."""
+        await self.confirm(delivery)
+
+    async def retry(
+        self, delivery: Delivery, after: float | None, error_type: str, error: str, cause: Exception | None = None
+    ) -> None:
+        """The handler failed or asked for another attempt."""
+        if delivery.attempt >= delivery.max_attempts:
+            delivery.settled = "dead"
+            await self.bury(delivery, "max-deliver", error_type, error, cause)
+        else:
+            await self.give_back(delivery, self.delivery.retry.delay(delivery.attempt) if after is None else after)
+
+    async def hand_back(self, delivery: Delivery) -> None:
+        """A graceful stop: the server counts the delivery, so the last one would strand the message and is buried."""
+        if delivery.attempt >= delivery.max_attempts:
+            delivery.settled = "dead"
+            await self.bury(delivery, "interrupted", "", "the agent was stopped during the last attempt")
+        else:
+            await self.give_back(delivery, 0)
+
+    async def buried(self, delivery: Delivery, reason: str, error: str) -> None:
+        """The message reached the dead letters."""
+
+    async def worth_burying(self, delivery: Delivery) -> bool:
+        """Whether it is still unfinished; False only removes it."""
+        return True
+
+    async def housekeeping(self, consumer: Consumer) -> None:
+        """What runs beside the loop until it is cancelled."""
+
+    # -- what they share
+
+    async def bury(
+        self, delivery: Delivery, reason: str, error_type: str, error: str, cause: Exception | None = None
+    ) -> None:
+        """Move the message to the dead letters: copy first, remove after; repeated by the next delivery if it breaks off."""
+        raw = delivery.raw
+        if raw is None:
+            return
+        if await self.worth_burying(delivery):
+            deliveries = delivery.attempt if delivery.attempt <= delivery.max_attempts else delivery.attempt - 1
+            stored_ns = int(raw.reply.split(".")[-2])
+            await self.fleet.dead_letters.bury(
+                self.entry(delivery.message, stored_ns),
+                StoredMessage(delivery.subject, delivery.seq, stored_ns, raw.headers or {}, raw.data),
+                reason=reason,
+                error_type=error_type,
+                error=error,
+                error_line=_line_of(cause),
+                agent=self.agent,
+                stream=self.stream,
+                consumer=self.durable,
+                deliveries=deliveries,
+                message=delivery.message,
+                remove_origin=self.removes_origin,
+            )
+            await self.buried(delivery, reason, f"{error_type}: {error}" if error_type else error)
+            log.warning("%s is dead: %s %s %s", delivery, reason, error_type, error)
+        await self.confirm(delivery)
+
+    async def confirm(self, delivery: Delivery) -> None:
+        """Double ack, repeated until the server has recorded it or the lease would be over."""
+        await self._answer(delivery, b"+ACK")
+
+    async def give_back(self, delivery: Delivery, after: float) -> None:
+        """Negative ack: deliver again in `after` seconds."""
+        body = b"-NAK" if after <= 0 else b"-NAK " + json.dumps({"delay": int(after * 1e9)}).encode()
+        await self._answer(delivery, body)
+
+    async def extend(self, delivery: Delivery) -> None:
+        """Extend the lease by another `ack_wait`."""
+        if delivery.raw is not None and self.fleet.nc.is_connected:
+            await delivery.raw.in_progress()
+
+    async def is_second_copy(self, delivery: Delivery) -> bool:
+        """Whether this is a copy of a replayed message of which another copy was delivered already.
+
+        A work queue forgets the ids of consumed messages at a server restart, so a replay that broke off and was repeated
+        after one can store a second copy. The first delivery leaves a receipt with its sequence; another sequence is a copy.
+        """
+        replay = delivery.headers.get(REPLAY_OF)
+        return bool(replay) and not await self.fleet.dead_letters.claim(delivery.headers, delivery.stream, delivery.seq)
+
+    async def _answer(self, delivery: Delivery, body: bytes) -> None:
+        if delivery.raw is None:
+            return
+        deadline = time.monotonic() + min(self.delivery.ack_wait, 30.0)
+        pause = 0.05
+        while True:
+            try:
+                await self.fleet.nc.request(delivery.raw.reply, body, timeout=2.0)
+            except (nats.errors.TimeoutError, nats.errors.NoRespondersError, nats.errors.OutboundBufferLimitError):
+                if time.monotonic() + pause >= deadline:
+                    raise Unavailable(f"{delivery}: acknowledgement not confirmed") from None
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 1.0)
+            else:
+                return
+
+
+def _line_of(error: Exception | None) -> str:
+    """`file.py:42 in function` of the innermost frame: a whole trace would leak secrets and does not fit a header."""
+    frames = traceback.extract_tb(error.__traceback__) if error is not None else []
+    return f"{PurePath(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""

@@ -1,0 +1,126 @@
+"""The task ledger: one key-value record for each task, the fact that makes completion effectively-once.
+
+JetStream does not fence: a worker whose lease expired can still acknowledge, and two workers can both finish. Who first
+turns the record to `completed` has finished the task; everybody else sends that result again (de-duplicated) and acks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from patterns.errors import Unavailable
+from patterns.jetstream import Bucket
+from patterns.message import format_time, parse_time
+from patterns.names import Names
+
+TaskState = Literal["submitted", "working", "completed", "failed", "canceled", "rejected"]
+"""A2A's TaskState names."""
+
+FINAL: frozenset[TaskState] = frozenset({"completed", "failed", "canceled", "rejected"})
+"""States that only a replay leaves."""
+
+RESULT_LIMIT = 64 * 1024
+"""Bytes of an encoded result that the ledger keeps."""
+
+_ATTEMPTS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskStatus:
+    """What is known of one task."""
+
+    id: str
+    role: str
+    state: TaskState
+    agent: str = ""
+    """Who works or worked on it."""
+    attempts: int = 0
+    """Deliveries to a handler, hand-backs not counted."""
+    note: str = ""
+    """Last progress note, reason of a cancellation, or why the result could not be delivered."""
+    result: Any = None
+    """What the handler returned, if it is at most 64 KiB of JSON."""
+    error: str = ""
+    """Last error, `Type: message`."""
+    submitted_at: datetime | None = None
+    updated_at: datetime | None = None
+    seq: int = 0
+    """Sequence in the role's stream to which `handbacks` refers."""
+    handbacks: int = 0
+    """Deliveries given back unharmed by a graceful stop: subtracted from the server's count."""
+
+    @property
+    def final(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.state in FINAL
+
+
+Change = Callable[[TaskStatus | None], TaskStatus | None]
+"""From the current record (None: no record) to the new one; None leaves it as it is."""
+
+
+class TaskLedger:
+    """Reads and changes the records of one fleet.
+
+    Args:
+        bucket: The ledger's bucket.
+        names: Names of the organization.
+    """
+
+    def __init__(self, bucket: Bucket, names: Names) -> None:
+        self.bucket = bucket
+        self._names = names
+
+    async def read(self, role: str, task: str) -> TaskStatus | None:
+        """The record of a task, None if there is none (never submitted, or older than the ledger's TTL)."""
+        value = await self.bucket.get(self._names.ledger_key(role, task))
+        return None if value is None else decode(value.data)
+
+    async def change(self, role: str, task: str, change: Change) -> TaskStatus | None:
+        """Apply `change` by compare-and-set and return the record that stands afterwards.
+
+        Raises:
+            Unavailable: The bucket cannot be read or written.
+        """
+        key = self._names.ledger_key(role, task)
+        for _ in range(_ATTEMPTS):
+            value = await self.bucket.get(key)
+            record = None if value is None else decode(value.data)
+            wanted = change(record)
+            if wanted is None or wanted == record:
+                return record
+            stamped = dataclasses.replace(wanted, updated_at=datetime.now(UTC))
+            data = encode(stamped)
+            written = (
+                await self.bucket.create(key, data)
+                if value is None
+                else await self.bucket.update(key, data, value.revision)
+            )
+            if written:
+                return stamped
+        raise Unavailable(f"ledger record {key} is being written by too many at once")
+
+
+def encode(record: TaskStatus) -> bytes:
+    """The stored form of a record."""
+    plain = dataclasses.asdict(record)
+    for name in ("submitted_at", "updated_at"):
+        plain[name] = format_time(plain[name]) if plain[name] else None
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def decode(data: bytes) -> TaskStatus | None:
+    """Read a stored record; None for one that is not ours."""
+    try:
+        plain = json.loads(data)
+        for name in ("submitted_at", "updated_at"):
+            plain[name] = parse_time(plain[name]) if plain.get(name) else None
+        known = {f.name for f in dataclasses.fields(TaskStatus)}
+        return TaskStatus(**{name: value for name, value in plain.items() if name in known})
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return None

