@@ -361,6 +361,7 @@ class DeadLetters:
         to: str | None = None,
         expires_in: float | None = None,
         force: bool = False,
+        entry: str | None = None,
     ) -> Receipt:
         """Send a letter back to where it came from, and delete it here once that is confirmed.
 
@@ -371,6 +372,7 @@ class DeadLetters:
             to: Another destination subject.
             expires_in: A new deadline in seconds; the old one is removed in any case.
             force: Replay beyond `max_replays`.
+            entry: Replay only if the sequence still names this death (the DLQ stream may have been made anew).
 
         Returns:
             The receipt of the publish; `duplicate` means an earlier, interrupted replay of this letter had got that far.
@@ -383,7 +385,7 @@ class DeadLetters:
         """
         stored = await self._js.get(self.stream, seq)
         letter = self.decode(stored) if stored is not None else None
-        if stored is None or letter is None:
+        if stored is None or letter is None or (entry is not None and letter.entry != entry):
             raise UnknownDeadLetter(f"no dead letter {seq}: replayed, discarded, expired, or never there")
         limit = self._fleet.config.dead_letters.max_replays
         if letter.replays >= limit and not force:
@@ -392,19 +394,19 @@ class DeadLetters:
             )
         subject = _literal(to or self.destination(letter))
         stream = await self._destination_stream(subject, None if to else letter.stream)
-        entry = Entry.parse(letter.entry)
-        await self._finish_move(letter, entry)
+        death = Entry.parse(letter.entry)
+        await self._finish_move(letter, death)
         if letter.kind == "tasks" and to is None:
             await self._fleet.ledger.change(letter.name, letter.id, _resubmitted)
         generation = letter.replays + 1
-        headers = _replay_headers(stored.headers, letter, entry, generation, by)
+        headers = _replay_headers(stored.headers, letter, death, generation, by)
         if expires_in is not None:
             headers[CE_EXPIRY] = format_time(datetime.now(UTC) + timedelta(seconds=expires_in))
         body = stored.body
         if not isinstance(data, _Unchanged):
             body, headers[CE_CONTENT_TYPE] = encode_data(data)
         ack = await self._js.publish(subject, body, headers, stream=stream, timeout=self._fleet.config.publish_timeout)
-        await self._resolve(entry, f"replayed by {by}")
+        await self._resolve(death, f"replayed by {by}")
         await self._js.delete(self.stream, seq)
         return Receipt(id=letter.id, stream=ack.stream, seq=ack.seq, duplicate=ack.duplicate)
 

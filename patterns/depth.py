@@ -95,7 +95,7 @@ def depth_of(
         waiting=int(consumer.get("num_waiting", 0)),
         stranded=max(0, messages - pending - in_flight) if counted else None,
         paused_until=_paused_until(consumer),
-        oldest_at=first,
+        oldest_at=first if server_counts else None,
         last_seq=int(state.get("last_seq", 0)),
         bytes=int(state.get("bytes", 0)),
         ack_wait=int(config.get("ack_wait", 0)) / 1e9,

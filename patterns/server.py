@@ -20,50 +20,24 @@ the server too. A port is free when the server takes it; between ``kill`` and ``
 When not to use it: in production. There are no credentials, so every local user can connect.
 """
 
+from __future__ import annotations
+
 import asyncio
-import fcntl
 import functools
-import json
 import os
-import re
-import secrets
-import select
-import shutil
 import signal
-import socket
-import subprocess
-import sys
 import sysconfig
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib import metadata
-from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from . import _supervisor
+from ._server_process import HOST, LOG_NAME, POLL_S, STOP_TIMEOUT_S, PortTakenError, ServerError, ServerProcess
 
-HOST = "127.0.0.1"
-POLL_S = 0.002
-STOP_TIMEOUT_S = 60.0
-"""Removing the files of 5,000 streams takes seconds; this is for a supervisor that hangs."""
-
-LISTENER = re.compile(r"(?:Listening for .* on|Starting \w+ monitor on) (?:\w+://)?(\S+):\d+\s*$", re.MULTILINE)
-"""A line of the server's log that names the address of one of its listeners."""
-
-LOG_PREFIX = re.compile(r"^\[\d+\] (?:[\d/]+ [\d:.]+ )?\[\w+\] |^nats-server: ")
-
-
-class ServerError(RuntimeError):
-    """The local server could not be started, stopped or reached; the message is one line."""
-
-
-class _PortTakenError(ServerError):
-    """Another process listens on the wanted port."""
+__all__ = ["LocalServer", "ServerError", "find_binary"]
 
 
 @functools.cache
@@ -118,7 +92,7 @@ class LocalServer:
         self._config = config
         self._binary = binary.absolute() if binary else None
         self._ready_timeout = ready_timeout
-        self._session: _Session | None = None
+        self._process: ServerProcess | None = None
         # A start cancelled in its thread goes on there, and the stop that follows has to wait for it.
         self._lock = threading.RLock()
 
@@ -139,15 +113,17 @@ class LocalServer:
         Raises:
             ServerError: It does not run.
         """
-        session = self._live()
-        if not session.is_up():
-            raise ServerError("nats-server does not run")
-        return session.pid
+        with self._lock:
+            process = self._live()
+            if not process.is_up():
+                raise ServerError("nats-server does not run")
+            return process.pid
 
     @property
     def running(self) -> bool:
         """Whether nats-server runs; a paused one does."""
-        return self._session is not None and self._session.is_up()
+        with self._lock:
+            return self._process is not None and self._process.is_up()
 
     @property
     def data_dir(self) -> Path:
@@ -157,7 +133,7 @@ class LocalServer:
     @property
     def log_path(self) -> Path:
         """What nats-server logged since the start, restarts included."""
-        return self.data_dir / "server.log"
+        return self.data_dir / LOG_NAME
 
     def start(self) -> Self:
         """Start the server and wait until JetStream answers; nothing happens when it is started already.
@@ -167,10 +143,10 @@ class LocalServer:
                 listener leaves loopback, or the server is not ready in time.
         """
         with self._lock:
-            if self._session is None:
-                self._session = _Session(self._data_dir, self._binary or find_binary(), self._config)
+            if self._process is None:
+                self._process = ServerProcess(self._data_dir, self._binary or find_binary(), self._config)
                 try:
-                    self._session.launch(self._wanted_port, time.monotonic() + self._ready_timeout)
+                    self._process.launch(self._wanted_port, time.monotonic() + self._ready_timeout)
                 except BaseException:
                     self.stop()
                     raise
@@ -182,9 +158,9 @@ class LocalServer:
         A kept store gets five seconds for an orderly end.
         """
         with self._lock:
-            session, self._session = self._session, None
-            if session is not None:
-                session.close()
+            process, self._process = self._process, None
+            if process is not None:
+                process.close()
 
     def kill(self) -> None:
         """SIGKILL nats-server and wait for its end, keeping the store and the port."""
@@ -201,14 +177,14 @@ class LocalServer:
             ServerError: As ``start``.
         """
         with self._lock:
-            session = self._live()
-            if session.is_up():
+            process = self._live()
+            if process.is_up():
                 self.terminate()
             deadline = time.monotonic() + self._ready_timeout
             while True:
                 try:
-                    session.launch(session.port, deadline)
-                except _PortTakenError:
+                    process.launch(process.port, deadline)
+                except PortTakenError:
                     # A reconnecting client's own socket can hold the port for a moment: its system gave it that one.
                     if time.monotonic() > deadline:
                         raise
@@ -246,99 +222,15 @@ class LocalServer:
     ) -> None:
         await asyncio.to_thread(self.stop)
 
-    def _live(self) -> "_Session":
-        if self._session is None:
+    def _live(self) -> ServerProcess:
+        if self._process is None:
             raise ServerError("the local server is not started")
-        return self._session
+        return self._process
 
     def _end(self, number: signal.Signals) -> None:
         with self._lock:
-            session = self._live()
-            session.signal(number)
+            process = self._live()
+            process.signal(number)
             if number is signal.SIGTERM:
-                session.signal(signal.SIGCONT)  # a paused server would not hear it
-            session.wait_gone(time.monotonic() + STOP_TIMEOUT_S)
-
-
-class _Session:
-    """One supervisor process, its directory, and what it reported of the server."""
-
-    def __init__(self, data_dir: Path | None, binary: Path, config: str) -> None:
-        self.port = -1
-        self.pid = 0
-        self._up = False
-        self._unread = b""
-        self._owner = os.getpid()
-        self._temporary = data_dir is None
-        self.root = data_dir or Path(tempfile.gettempdir()) / f"nats-server-{secrets.token_hex(8)}"
-        self.log = self.root / "server.log"
-        command = [str(binary), "-a", HOST, "-js", "-sd", str(self.root), "-l", str(self.log)]
-        command += ["--ports_file_dir", str(self.root)]
-        if config:
-            command += ["-c", str(self.root / "server.conf")]
-        with _readable_errors(self.root):
-            if self._temporary:
-                # The supervisor knows the directory before it exists: no death of this process can leave it behind.
-                self._process = self._supervise(_supervisor.NO_LOCK, command)
-                try:
-                    self.root.mkdir(mode=0o700)
-                    self._prepare(config)
-                except BaseException:
-                    self.close()
-                    raise
-            else:
-                self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-                with _locked(self.root) as lock:
-                    self._prepare(config)
-                    self._process = self._supervise(lock, command)
-
-    def launch(self, port: int, deadline: float) -> None:
-        """Start nats-server and wait until it is ready."""
-        log_start = self.log.stat().st_size
-        for stale in self.root.glob("*.ports"):
-            stale.unlink(missing_ok=True)
-        self._send(f"start {port}")
-        self._read_reports(deadline)
-        while not (self._up and self._is_ready(deadline)):
-            self._read_reports(time.monotonic() + POLL_S)
-            if self.pid and not self._up:
-                self._raise_why(log_start)
-            if time.monotonic() > deadline:
-                raise ServerError(f"nats-server was not ready in time; see {self.log}")
-        log = self.log.read_text(errors="replace")[log_start:]
-        for host in LISTENER.findall(log):
-            if not _is_loopback(host.strip("[]")):
-                raise ServerError(f"the configuration opens a listener beyond loopback, on {host}")
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to nats-server, if it runs."""
-        if self.is_up():
-            self._send(f"signal {number:d}")
-
-    def is_up(self) -> bool:
-        """Whether the supervisor has not reported the server's end."""
-        self._read_reports(0)
-        return self._up
-
-    def wait_gone(self, deadline: float) -> None:
-        """Wait for the server's end."""
-        while self._up:
-            if time.monotonic() > deadline:
-                raise ServerError(f"nats-server (process {self.pid}) does not end")
-            self._read_reports(deadline)
-
-    def close(self) -> None:
-        """End the server and its supervisor, and see to it that a temporary directory is gone."""
-        if os.getpid() != self._owner:  # a forked child leaves its parent's server alone
-            return
-        with suppress(ServerError):
-            self._send("stop")
-        try:
-            status = self._process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            status = self._process.wait()
-        self._pipe(self._process.stdin).close()
-        self._pipe(self._process.stdout).close()
-        if status != 0:
-            self._clear_after_supervisor()
+                process.signal(signal.SIGCONT)  # a paused server would not hear it
+            process.wait_gone(STOP_TIMEOUT_S)

@@ -1,0 +1,1 @@
+"""What is going on: snapshots turned into rates, states and findings, and the live feed. Never imports Textual."""

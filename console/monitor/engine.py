@@ -1,0 +1,126 @@
+"""The loop that keeps a console's picture of a fleet fresh: snapshot, dead letters, round trip; never raises.
+
+Whoever shows it reads `Monitor.view` on a tick of its own: nothing here calls a screen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import nats.errors
+
+from console.monitor.derive import Derivation
+from console.monitor.letters import LetterStore
+from console.monitor.view import FleetView
+from console.settings import Settings
+from console.text.safe import clean
+from patterns import Fleet, PatternError
+
+log = logging.getLogger("console.monitor")
+
+SHARE = 5
+"""A read may take this part (one fifth) of the interval; a slower one stretches the interval."""
+
+
+@dataclass(slots=True)
+class Health:
+    """How the reading goes."""
+
+    rtt: float | None = None
+    """Seconds of one round trip."""
+    error: str = ""
+    """Why the last read failed, one safe line; empty if it did not."""
+    read_at: float = 0.0
+    """Monotonic time of the last good read; 0 before the first."""
+    interval: float = 1.0
+    """Seconds between reads at present."""
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last good read."""
+        return time.monotonic() - self.read_at if self.read_at else 0.0
+
+
+@dataclass(slots=True)
+class Monitor:
+    """Reads a fleet again and again.
+
+    Attributes:
+        view: The newest view; None before the first read.
+        letters: The dead letters.
+        health: How the reading goes.
+        version: Grows with every change of `view` or `letters`: a screen repaints when it has grown.
+    """
+
+    fleet: Fleet
+    settings: Settings
+    view: FleetView | None = None
+    health: Health = field(default_factory=Health)
+    version: int = 0
+    letters: LetterStore = field(init=False)
+    on_change: Callable[[], None] | None = None
+    """Called after each read, on the event loop: for a test or a command that waits, not for a screen."""
+    _derivation: Derivation = field(init=False)
+    _wanted: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.letters = LetterStore(self.fleet)
+        self._derivation = Derivation(self.settings.thresholds)
+        self.health.interval = self.settings.refresh
+
+    async def run(self) -> None:
+        """Read until cancelled; what fails is noted in `health` and tried again."""
+        while True:
+            started = time.monotonic()
+            await self.read()
+            took = time.monotonic() - started
+            self.health.interval = max(self.settings.refresh, took * SHARE if not self.health.error else 0)
+            self._wanted.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wanted.wait(), max(0.05, self.health.interval - took))
+
+    def refresh(self) -> None:
+        """Read now instead of when the interval is over."""
+        self._wanted.set()
+
+    async def read(self) -> bool:
+        """Read once; whether it succeeded."""
+        try:
+            if not self.fleet.nc.is_connected:
+                raise ConnectionError("not connected, trying to reconnect")
+            started = time.monotonic()
+            await self.fleet.jetstream.api("INFO")
+            rtt = time.monotonic() - started
+            snapshot = await self.fleet.snapshot()
+            await self.letters.refresh()
+        except (PatternError, nats.errors.Error, OSError) as error:
+            self.health.error = clean(str(error) or type(error).__name__)
+            log.debug("read failed: %s", self.health.error)
+            return False
+        else:
+            self.view = self._derivation.update(snapshot)
+            self.health.error, self.health.rtt, self.health.read_at = "", rtt, time.monotonic()
+            return True
+        finally:
+            self.version += 1
+            if self.on_change is not None:
+                self.on_change()
+
+
+async def observe(fleet: Fleet, settings: Settings, *, reads: int = 2, apart: float = 0.5) -> FleetView:
+    """A view from several reads, as rates, `no worker` and stranded messages need: for commands that look once.
+
+    Raises:
+        Unavailable: The fleet cannot be read.
+    """
+    derivation = Derivation(settings.thresholds)
+    view = derivation.update(await fleet.snapshot())
+    for _ in range(reads - 1):
+        await asyncio.sleep(apart)
+        view = derivation.update(await fleet.snapshot())
+    return view

@@ -1,0 +1,166 @@
+"""Doing what a plan says, item by item, and telling what became of each.
+
+The order of steps that loses and doubles nothing is `DeadLetters.replay`'s own; a job adds the pace, the stop button and
+the truth about each item. An item whose publish was not confirmed is in doubt, never guessed: its letter is still there,
+and replaying it again stores no second copy that anybody handles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import logging
+import secrets
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import nats.errors
+from nats.js.errors import APIError
+
+from console.operations.guard import WriteGuard
+from console.operations.plan import Plan, PlannedItem
+from console.text.safe import clean
+from patterns import Fleet, PatternError, ReplayLimit, Unavailable, UnknownDeadLetter, UnknownDestination
+
+log = logging.getLogger("console.operations")
+
+Outcome = Literal["done", "duplicate", "skipped", "failed", "in doubt", "not started"]
+JobState = Literal["planned", "running", "completed", "cancelled", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemResult:
+    """What became of one item."""
+
+    seq: int
+    outcome: Outcome
+    detail: str
+    """One safe line."""
+
+
+@dataclass(slots=True)
+class Job:
+    """One execution of a plan.
+
+    Args:
+        fleet: The connection.
+        plan: What to do.
+        guard: Asked again before the first item.
+        actor: Who does it; stays with the messages.
+    """
+
+    fleet: Fleet
+    plan: Plan
+    guard: WriteGuard
+    actor: str = field(default_factory=lambda: operator_name())  # noqa: PLW0108 - defined below
+    id: str = field(default_factory=lambda: secrets.token_hex(4))
+    state: JobState = "planned"
+    results: list[ItemResult] = field(default_factory=list)
+    started: float = 0.0
+    ended: float = 0.0
+    _cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def cancel(self) -> None:
+        """Stop after the item in work."""
+        self._cancelled.set()
+
+    def count(self, *outcomes: Outcome) -> int:
+        """Items with one of these outcomes."""
+        return sum(result.outcome in outcomes for result in self.results)
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every item ended well, 3 if some failed or are in doubt."""
+        return 3 if self.count("failed", "in doubt", "not started") else 0
+
+    async def run(self) -> None:
+        """Replay the items in their order at the plan's rate.
+
+        Raises:
+            Refused: The guard forbids it; nothing was sent.
+        """
+        self.guard.require(self.plan.action)
+        self.state, self.started = "running", time.monotonic()
+        try:
+            for number, item in enumerate(self.plan.items):
+                wait = self.started + number / self.plan.rate - time.monotonic()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._cancelled.wait(), max(0.0, wait))
+                if self._cancelled.is_set():
+                    break
+                self.results.append(await self._replay(item))
+        finally:
+            done = len(self.results)
+            self.results += [
+                ItemResult(item.letter.seq, "not started", "the job was stopped before it")
+                for item in self.plan.items[done:]
+            ]
+            self.state = "cancelled" if self._cancelled.is_set() or done < self.plan.count else "completed"
+            self.ended = time.monotonic()
+        await self._announce()
+
+    async def _replay(self, item: PlannedItem) -> ItemResult:
+        letter = item.letter
+        try:
+            receipt = await self.fleet.dead_letters.replay(
+                letter.seq, by=self.actor, to=self.plan.to, force=self.plan.force, entry=letter.entry
+            )
+        except UnknownDeadLetter:
+            return ItemResult(letter.seq, "skipped", "gone: replayed, discarded or expired meanwhile")
+        except (UnknownDestination, ReplayLimit) as error:
+            return ItemResult(letter.seq, "failed", clean(str(error)))
+        except (Unavailable, nats.errors.Error, OSError) as error:
+            if isinstance(error, APIError):
+                return ItemResult(letter.seq, "failed", clean(str(error.description or error)))
+            return ItemResult(letter.seq, "in doubt", clean(f"not confirmed: {error}"))
+        except PatternError as error:
+            return ItemResult(letter.seq, "failed", clean(str(error)))
+        where = f"{receipt.stream} {receipt.seq}"
+        if receipt.duplicate:
+            return ItemResult(letter.seq, "duplicate", f"was replayed before to {where}; only the letter was removed")
+        return ItemResult(letter.seq, "done", f"to {clean(item.destination)}, {where}")
+
+    async def _announce(self) -> None:
+        """Tell the fleet what an operator did; a fleet without events, or without the right, is fine too."""
+        data = {
+            "job": self.id,
+            "planned": self.plan.count,
+            "done": self.count("done", "duplicate"),
+            "failed": self.count("failed", "in doubt"),
+            "selection": self.plan.selection,
+            "reason": self.plan.reason,
+        }
+        with contextlib.suppress(PatternError, nats.errors.Error, OSError, TimeoutError):
+            async with asyncio.timeout(2.0):
+                await self.fleet.events.broadcast(f"console.{self.plan.action}", data, headers={"Operator": self.actor})
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract's form of a result."""
+        return {
+            "job": self.id,
+            "planned": self.plan.count,
+            "done": self.count("done", "duplicate"),
+            "skipped": self.count("skipped") + len(self.plan.skipped),
+            "failed": self.count("failed", "in doubt", "not started"),
+            "duplicates": self.count("duplicate"),
+            "spill": None,
+            "items": [
+                {"seq": result.seq, "outcome": result.outcome, "detail": result.detail}
+                for result in sorted(
+                    [*self.results, *(ItemResult(skip.seq, "skipped", skip.reason) for skip in self.plan.skipped)],
+                    key=lambda result: result.seq,
+                )
+            ],
+        }
+
+
+def operator_name() -> str:
+    """`user@host`, as a replayed message remembers its operator."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "unknown"
+    return clean(f"{user}@{socket.gethostname()}", limit=64)

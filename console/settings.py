@@ -1,0 +1,328 @@
+"""Settings of the console, from one TOML file.
+
+    refresh = 2
+    read_only = true
+
+    [thresholds]
+    inbox_backlog = 20
+    oldest_crit = "15m"                      # seconds, or a duration
+
+    [contexts.prod]                          # by NATS context name
+    prod = true
+    read_only = true
+
+    [agents."planner-*"]                     # by glob; the first that fits and says so decides
+    policy = "confirm"
+    thresholds = { inbox_backlog = 100 }
+
+    [roles.billing]
+    policy = "never"
+
+    [keys]
+    replay = "f5"                            # binding id = keys
+
+The file is `$XDG_CONFIG_HOME/agent-console/config.toml` (`~/.config` if unset, beside the contexts of the nats command
+line) or the one given by `--config`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from console.filters import parse_duration
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; the text is one line that names the file and the key."""
+
+
+class ReplayPolicy(Enum):
+    """How far the work of an agent or a role may be repeated."""
+
+    SAFE = "safe"
+    """Doing it twice does no harm: a replay asks as any change does."""
+    CONFIRM = "confirm"
+    """Doing it twice has effects: the count is typed, however small it is."""
+    NEVER = "never"
+    """A replay is refused, unless it is forced on the command line."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Thresholds:
+    """From where on something deserves attention; a value that reaches its threshold counts."""
+
+    inbox_backlog: int = 10
+    """Messages in an inbox: warning."""
+    queue_backlog: int = 50
+    """Messages in a task queue: warning."""
+    subscription_lag: int = 1_000
+    """Events a subscription is behind: warning."""
+    redelivered: int = 10
+    """Messages in flight that were delivered before: warning."""
+    oldest_warn: float = 60.0
+    """Seconds the oldest message waits: warning."""
+    oldest_crit: float = 600.0
+    """Seconds the oldest message waits: critical."""
+    stranded_warn: int = 1
+    """Messages that used up their deliveries and reached no dead-letter queue: warning."""
+    dead_letters_warn: int = 1
+    """Dead letters: warning."""
+    dead_letters_crit: int = 100
+    """Dead letters: critical."""
+
+    def __post_init__(self) -> None:
+        for each in dataclasses.fields(self):
+            minimum = 0 if each.name.startswith("oldest") else 1
+            if not minimum <= getattr(self, each.name):
+                raise ValueError(f"{each.name} must be at least {minimum}")
+        for name in ("oldest", "dead_letters"):
+            if getattr(self, f"{name}_crit") < getattr(self, f"{name}_warn"):
+                raise ValueError(f"{name}_crit must not be below {name}_warn")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContextSettings:
+    """What holds for one NATS context."""
+
+    write: bool = False
+    """The screen starts able to change things, without `--write`."""
+    prod: bool = False
+    """Changes here are confirmed by typing, and need a reason."""
+    read_only: bool = False
+    """Nothing can be changed here, on the screen or by a headless command."""
+
+    def __post_init__(self) -> None:
+        if self.write and self.read_only:
+            raise ValueError("write and read_only exclude each other")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetSettings:
+    """What holds for the agents or the roles that fit a glob."""
+
+    policy: ReplayPolicy | None = None
+    """May its messages be replayed; None leaves it to `Settings.policy`."""
+    thresholds: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Fields of `Thresholds` that differ here."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Everything a person can set; `Settings()` is what holds without a file."""
+
+    refresh: float = 1.0
+    """Seconds between two reads of the fleet, 0.2 to 3600."""
+    read_only: bool | None = None
+    """True: nothing can be changed, on any server. None leaves it to the contexts and the command line."""
+    policy: ReplayPolicy = ReplayPolicy.SAFE
+    """Replay policy where neither an agent nor a role says otherwise."""
+    replay_rate: float = 20.0
+    """Messages a second that a replay starts with, 0.1 to 500."""
+    feed_lines: int = 5_000
+    """Events kept in the live feed, 100 to 100000."""
+    theme: str = ""
+    """Name of a colour theme; empty is the console's own."""
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    """Thresholds where neither an agent nor a role says otherwise."""
+    contexts: Mapping[str, ContextSettings] = field(default_factory=dict, hash=False)
+    """By NATS context name."""
+    agents: Mapping[str, TargetSettings] = field(default_factory=dict, hash=False)
+    """By glob over agent ids, in the order of the file."""
+    roles: Mapping[str, TargetSettings] = field(default_factory=dict, hash=False)
+    """By glob over role names, in the order of the file."""
+    keys: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Keys (comma-separated) by binding id."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("refresh", 0.2, 3_600), ("replay_rate", 0.1, 500), ("feed_lines", 100, 100_000)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} must be between {low} and {high}")
+        for section, targets in (("agents", self.agents), ("roles", self.roles)):
+            for glob, target in targets.items():
+                try:
+                    _ = dataclasses.replace(self.thresholds, **target.thresholds)
+                except ValueError as error:
+                    raise ValueError(f"{section}.{glob}.thresholds: {error}") from None
+
+    def context(self, name: str) -> ContextSettings:
+        """Return what holds for a NATS context; the defaults if nothing is said or the name is empty."""
+        return self.contexts.get(name, ContextSettings())
+
+    def policy_for(self, kind: Literal["inbox", "tasks"], name: str) -> ReplayPolicy:
+        """Return the replay policy of an agent's inbox or of a role's queue."""
+        return next((each.policy for each in self._targets(kind, name) if each.policy is not None), self.policy)
+
+    def thresholds_for(self, kind: Literal["inbox", "tasks"], name: str) -> Thresholds:
+        """Return the thresholds of an agent's inbox or of a role's queue."""
+        own = next((each.thresholds for each in self._targets(kind, name) if each.thresholds), {})
+        return dataclasses.replace(self.thresholds, **own) if own else self.thresholds
+
+    def _targets(self, kind: Literal["inbox", "tasks"], name: str) -> list[TargetSettings]:
+        globs = self.agents if kind == "inbox" else self.roles
+        return [target for glob, target in globs.items() if fnmatchcase(name, glob)]
+
+
+def config_home(environ: Mapping[str, str]) -> Path:
+    """Return where per-user configuration lives: `$XDG_CONFIG_HOME` or `~/.config`, as the nats command line has it."""
+    if chosen := environ.get("XDG_CONFIG_HOME"):
+        return Path(chosen)
+    return home(environ) / ".config"
+
+
+def home(environ: Mapping[str, str]) -> Path:
+    """Return the home directory: `$HOME`, or what the system says."""
+    return Path(environ["HOME"]) if environ.get("HOME") else Path.home()
+
+
+def default_path(environ: Mapping[str, str] | None = None) -> Path:
+    """Return where the settings are looked for without `--config`."""
+    return config_home(os.environ if environ is None else environ) / "agent-console" / "config.toml"
+
+
+def load(path: Path | None = None, *, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings.
+
+    Args:
+        path: the file given by `--config`, which must exist; None for the default place, where it need not.
+        environ: environment variables; those of the process if omitted.
+
+    Raises:
+        SettingsError: the file is missing though it was given, cannot be read, is no TOML, or a key or value is wrong.
+    """
+    file = default_path(environ) if path is None else path
+    try:
+        with file.open("rb") as stream:
+            table = tomllib.load(stream)
+    except FileNotFoundError:
+        if path is None:
+            return Settings()
+        raise SettingsError(f"{file}: no such settings file") from None
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file}: not valid TOML: {error}") from error
+    try:
+        return from_mapping(table)
+    except SettingsError as error:
+        raise SettingsError(f"{file}: {error}") from None
+
+
+def from_mapping(table: Mapping[str, Any]) -> Settings:
+    """Build settings from decoded TOML.
+
+    Raises:
+        SettingsError: an unknown key (with the known ones), a value of the wrong type or out of range.
+    """
+    settings: Settings = _build(Settings, table, "")
+    return settings
+
+
+def _values(cls: type[Any], table: Any, where: str) -> dict[str, Any]:
+    """Read each entry of a table as `_READERS` says for that field of the dataclass."""
+    readers = _READERS[cls]
+    entries = _table(table, where)
+    for key in entries:
+        if key not in readers:
+            raise SettingsError(f"unknown key {_join(where, key)!r}; known here: {', '.join(readers)}")
+    return {key: readers[key](value, _join(where, key)) for key, value in entries.items()}
+
+
+def _build(cls: type[Any], table: Any, where: str) -> Any:
+    values = _values(cls, table, where)
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise SettingsError(f"{where}: {error}" if where else str(error)) from None
+
+
+def _join(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+def _table(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise SettingsError(f"{where} must be a table")
+    return value
+
+
+def _boolean(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise SettingsError(f"{where} must be true or false")
+    return value
+
+
+def _integer(value: Any, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise SettingsError(f"{where} must be a whole number")
+    return value
+
+
+def _number(value: Any, where: str) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise SettingsError(f"{where} must be a number")
+    return float(value)
+
+
+def _seconds(value: Any, where: str) -> float:
+    if not isinstance(value, str):
+        return _number(value, f"{where} (seconds, or a duration like '10m')")
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise SettingsError(f"{where}: {error}") from None
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise SettingsError(f"{where} must be a text")
+    return value
+
+
+def _policy(value: Any, where: str) -> ReplayPolicy:
+    try:
+        return ReplayPolicy(value)
+    except ValueError:
+        known = ", ".join(policy.value for policy in ReplayPolicy)
+        raise SettingsError(f"{where} must be one of {known}") from None
+
+
+def _one(cls: type[Any]) -> Callable[[Any, str], Any]:
+    return lambda value, where: _build(cls, value, where)
+
+
+def _each(read: Callable[[Any, str], Any]) -> Callable[[Any, str], Mapping[str, Any]]:
+    return lambda value, where: {name: read(one, _join(where, name)) for name, one in _table(value, where).items()}
+
+
+def _overrides(value: Any, where: str) -> Mapping[str, Any]:
+    return _values(Thresholds, value, where)
+
+
+_READERS: Final[Mapping[type[Any], Mapping[str, Callable[[Any, str], Any]]]] = {
+    Thresholds: {
+        each.name: _seconds if each.name.startswith("oldest") else _integer for each in dataclasses.fields(Thresholds)
+    },
+    ContextSettings: {each.name: _boolean for each in dataclasses.fields(ContextSettings)},
+    TargetSettings: {"policy": _policy, "thresholds": _overrides},
+    Settings: {
+        "refresh": _seconds,
+        "read_only": _boolean,
+        "policy": _policy,
+        "replay_rate": _number,
+        "feed_lines": _integer,
+        "theme": _text,
+        "thresholds": _one(Thresholds),
+        "contexts": _each(_one(ContextSettings)),
+        "agents": _each(_one(TargetSettings)),
+        "roles": _each(_one(TargetSettings)),
+        "keys": _each(_text),
+    },
+}

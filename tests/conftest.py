@@ -1,0 +1,35 @@
+"""Fixtures for all tests: real servers, and none of the machine's own settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from patterns.server import LocalServer
+from tests.support.servers import LocalCluster
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Hide the NATS settings and the per-user files of whoever runs the tests."""
+    for name in [name for name in os.environ if name.startswith("NATS_")]:
+        monkeypatch.delenv(name)
+    for name in ("CONFIG", "STATE", "DATA", "CACHE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / "xdg" / name.lower()))
+
+
+@pytest.fixture
+def server() -> Iterator[LocalServer]:
+    """A fresh server of the test's own: it is ready in some 40 ms, so none is shared."""
+    with LocalServer() as started:
+        yield started
+
+
+@pytest.fixture
+def cluster() -> Iterator[LocalCluster]:
+    """Three nodes, ready for streams with three replicas in some 300 ms."""
+    with LocalCluster() as started:
+        yield started

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+
+from console.settings import (
+    ContextSettings,
+    ReplayPolicy,
+    Settings,
+    SettingsError,
+    TargetSettings,
+    Thresholds,
+    default_path,
+    from_mapping,
+    load,
+)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "settings.toml"
+
+
+def test_no_file_is_the_defaults(tmp_path: Path) -> None:
+    assert load(environ={"XDG_CONFIG_HOME": str(tmp_path)}) == Settings()
+
+
+def test_a_file_that_was_asked_for_must_be_there(file: Path) -> None:
+    with pytest.raises(SettingsError, match="no such settings file") as caught:
+        load(file)
+    assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"XDG_CONFIG_HOME": "/x", "HOME": "/h"}, "/x/agent-console/config.toml"),
+        ({"XDG_CONFIG_HOME": "", "HOME": "/h"}, "/h/.config/agent-console/config.toml"),
+        ({"HOME": "/h"}, "/h/.config/agent-console/config.toml"),
+    ],
+)
+def test_where_the_file_is(environ: dict[str, str], expected: str) -> None:
+    assert default_path(environ) == Path(expected)
+
+
+def test_the_environment_of_the_process_counts_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert default_path() == tmp_path / "agent-console" / "config.toml"
+    default_path().parent.mkdir()
+    default_path().write_text("refresh = 5")
+    assert load().refresh == 5
+
+
+def test_everything_that_can_be_set(file: Path) -> None:
+    file.write_text(
+        """
+        refresh = "2s"
+        read_only = true
+        policy = "confirm"
+        replay_rate = 5
+        feed_lines = 200
+        theme = "light"
+
+        [thresholds]
+        inbox_backlog = 20
+        oldest_crit = "15m"
+        dead_letters_warn = 2
+
+        [contexts.prod]
+        prod = true
+        read_only = true
+
+        [contexts.dev]
+        write = true
+
+        [agents."planner-*"]
+        policy = "safe"
+        thresholds = { inbox_backlog = 100, oldest_warn = 120 }
+
+        [agents."*"]
+        policy = "never"
+
+        [roles.billing]
+        policy = "never"
+
+        [keys]
+        replay = "f5,ctrl+y"
+        """
+    )
+    settings = load(file)
+    assert settings == Settings(
+        refresh=2.0,
+        read_only=True,
+        policy=ReplayPolicy.CONFIRM,
+        replay_rate=5.0,
+        feed_lines=200,
+        theme="light",
+        thresholds=Thresholds(inbox_backlog=20, oldest_crit=900.0, dead_letters_warn=2),
+        contexts={"prod": ContextSettings(prod=True, read_only=True), "dev": ContextSettings(write=True)},
+        agents={
+            "planner-*": TargetSettings(
+                policy=ReplayPolicy.SAFE, thresholds={"inbox_backlog": 100, "oldest_warn": 120.0}
+            ),
+            "*": TargetSettings(policy=ReplayPolicy.NEVER),
+        },
+        roles={"billing": TargetSettings(policy=ReplayPolicy.NEVER)},
+        keys={"replay": "f5,ctrl+y"},
+    )
+
+
+def test_the_first_glob_that_says_something_decides() -> None:
+    settings = from_mapping(
+        {
+            "policy": "confirm",
+            "thresholds": {"inbox_backlog": 20},
+            "agents": {
+                "planner-*": {"thresholds": {"inbox_backlog": 100}},
+                "planner-1": {"policy": "never"},
+            },
+            "roles": {"planner-1": {"policy": "safe"}},
+        }
+    )
+    assert settings.policy_for("inbox", "planner-1") is ReplayPolicy.NEVER
+    assert settings.policy_for("inbox", "planner-2") is ReplayPolicy.CONFIRM
+    assert settings.policy_for("tasks", "planner-1") is ReplayPolicy.SAFE
+    assert settings.thresholds_for("inbox", "planner-1") == Thresholds(inbox_backlog=100)
+    assert settings.thresholds_for("inbox", "ceo") == Thresholds(inbox_backlog=20)
+    assert settings.thresholds_for("tasks", "planner-1") == Thresholds(inbox_backlog=20)
+
+
+def test_contexts_nobody_mentions_have_the_defaults() -> None:
+    settings = from_mapping({"contexts": {"prod": {"prod": True}}})
+    assert settings.context("prod").prod
+    assert settings.context("") == settings.context("other") == ContextSettings()
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        ("refesh = 1", "unknown key 'refesh'; known here: refresh, read_only, policy"),
+        ("[thresholds]\ninbox = 1", "unknown key 'thresholds.inbox'; known here: inbox_backlog"),
+        ("[contexts.prod]\nwrites = true", "unknown key 'contexts.prod.writes'; known here: write, prod, read_only"),
+        ("[agents.a]\nthresholds = {inbox = 1}", "unknown key 'agents.a.thresholds.inbox'"),
+        ("contexts = 1", "contexts must be a table"),
+        ("contexts = {prod = 1}", "contexts.prod must be a table"),
+        ("agents = {a = {thresholds = 1}}", "agents.a.thresholds must be a table"),
+        ("refresh = true", "refresh (seconds, or a duration like '10m') must be a number"),
+        ("refresh = 'fast'", "refresh: 'fast' is not a duration"),
+        ("refresh = 0", "refresh must be between 0.2 and 3600"),
+        ("refresh = nan", "refresh must be between"),
+        ("replay_rate = 501", "replay_rate must be between 0.1 and 500"),
+        ("feed_lines = 1.5", "feed_lines must be a whole number"),
+        ("read_only = 1", "read_only must be true or false"),
+        ("theme = 1", "theme must be a text"),
+        ("keys = {replay = 5}", "keys.replay must be a text"),
+        ("policy = 'maybe'", "policy must be one of safe, confirm, never"),
+        ("policy = []", "policy must be one of safe, confirm, never"),
+        ("[thresholds]\ninbox_backlog = 0", "thresholds: inbox_backlog must be at least 1"),
+        ("[thresholds]\noldest_warn = nan", "thresholds: oldest_warn must be at least 0"),
+        ("[thresholds]\noldest_warn = '1h'", "thresholds: oldest_crit must not be below oldest_warn"),
+        (
+            "[roles.a]\nthresholds = {oldest_warn = 900}",
+            "roles.a.thresholds: oldest_crit must not be below oldest_warn",
+        ),
+        ("[contexts.a]\nwrite = true\nread_only = true", "contexts.a: write and read_only exclude each other"),
+        ("refresh", "not valid TOML"),
+    ],
+)
+def test_a_mistake_names_file_and_key(file: Path, toml: str, said: str) -> None:
+    file.write_text(toml)
+    with pytest.raises(SettingsError) as caught:
+        load(file)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_text(file: Path) -> None:
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SettingsError, match="not valid TOML"):
+        load(file)
+
+
+def test_a_directory_in_its_place_is_said(file: Path) -> None:
+    file.mkdir()
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load(file)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_file_that_may_not_be_read_is_said(file: Path) -> None:
+    file.write_text("")
+    file.chmod(0)
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load(file)
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().refresh = 2.0  # type: ignore[misc]
