@@ -36,7 +36,7 @@ _TEXTS: Final = frozenset(
 _VARIABLE: Final = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
 
-class ConnectionProblem(Exception):  # noqa: N818 - "problem" is what a person reads; most are no program errors
+class ConnectionProblem(Exception):
     """No fleet can be reached as asked; the text is one line and holds no secret."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import socket
 import ssl
@@ -47,6 +48,7 @@ _ENVIRONMENT: Final = {
     "NATS_KEY": "key",
 }
 _PROBE_TIMEOUT_S: Final = 2
+_OVERHEAD_S: Final = 3
 _REFUSALS: Final = ("authorization violation", "authorization failed", "authentication", "credentials", "nkey", "jwt")
 
 
@@ -217,16 +219,18 @@ async def connect(target: Target, *, org: str | None, config: FleetConfig | None
     """
     async with AsyncExitStack() as stack:
         try:
-            fleet = await stack.enter_async_context(
-                Fleet.connect(
-                    list(target.servers),
-                    org=org,
-                    config=config,
-                    domain=target.domain,
-                    api_prefix=target.api_prefix,
-                    **target.options,
+            # nats-py 2.16 waits for ever after a failed TLS handshake (Python 3.11).
+            async with asyncio.timeout(_OVERHEAD_S + 2 * _PROBE_TIMEOUT_S * len(target.servers)):
+                fleet = await stack.enter_async_context(
+                    Fleet.connect(
+                        list(target.servers),
+                        org=org,
+                        config=config,
+                        domain=target.domain,
+                        api_prefix=target.api_prefix,
+                        **target.options,
+                    )
                 )
-            )
         except (ConnectError, nats.errors.Error, OSError, TimeoutError) as error:
             raise ConnectionProblem(await _explain(target, error)) from error
         if target.wants_tls and not fleet.nc._server_info.get("tls_required"):
@@ -247,23 +251,25 @@ async def _explain(target: Target, error: Exception) -> str:
 
     client = nats.aio.client.Client()
     try:
-        # With fewer attempts than 1 nats-py 2.16 tries a closed port for ever.
-        await client.connect(
-            list(target.servers),
-            error_cb=listen,
-            allow_reconnect=False,
-            max_reconnect_attempts=1,
-            reconnect_time_wait=0,
-            connect_timeout=_PROBE_TIMEOUT_S,
-            **target.options,
-        )
+        async with asyncio.timeout(_OVERHEAD_S + 2 * _PROBE_TIMEOUT_S * len(target.servers)):
+            # With fewer attempts than 1 nats-py 2.16 tries a closed port for ever.
+            await client.connect(
+                list(target.servers),
+                error_cb=listen,
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                connect_timeout=_PROBE_TIMEOUT_S,
+                **target.options,
+            )
     except Exception as last:
         # Whatever it is, it becomes the explanation.
         reasons.append(last)
     else:
         return f"connection to {target.display} ({target.origin}) failed: {_one_line(error)}"
     finally:
-        await client.close()
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(client.close(), 1)
     return _describe_failure(target, reasons)
 
 
@@ -274,8 +280,10 @@ def _describe_failure(target: Target, reasons: list[BaseException]) -> str:
             return f"{said}: {target.identity} at {target.display} ({target.origin})"
     for reason in reasons:
         if isinstance(reason, ssl.SSLError):
-            said = reason.verify_message if isinstance(reason, ssl.SSLCertVerificationError) else reason.reason
-            return f"TLS with {target.display} ({target.origin}) failed: {said or _one_line(reason)}"
+            said = (reason.reason or _one_line(reason)).replace("_", " ").lower()
+            if isinstance(reason, ssl.SSLCertVerificationError):
+                said = f"{reason.verify_message} (the CA to trust is named by NATS_CA, or by ca in a context)"
+            return f"TLS with {target.display} ({target.origin}) failed: {said}"
     telling = [reason for reason in reasons if not isinstance(reason, nats.errors.NoServersError)]
     said = _network_reason(telling[-1]) if telling else "no address left to try"
     return (

@@ -70,8 +70,12 @@ class ServerProcess:
             if self._temporary:
                 # The supervisor knows the directory before it exists, so no death of this process leaves it behind.
                 self._process = self._supervise(_supervisor.NO_LOCK)
-                self.root.mkdir(mode=0o700)
-                self._write_files(config)
+                try:
+                    self.root.mkdir(mode=0o700)
+                    self._write_files(config)
+                except BaseException:
+                    self.close()
+                    raise
             else:
                 self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
                 with _locked(self.root) as lock:
@@ -92,7 +96,7 @@ class ServerProcess:
 
     def _supervise(self, lock: int) -> subprocess.Popen[bytes]:
         doomed = str(self.root) if self._temporary else ""
-        script = [sys.executable, "-I", "-S", "-E", _supervisor.__file__]
+        script = [sys.executable, "-I", "-S", _supervisor.__file__]
         return subprocess.Popen(  # noqa: S603 - our own script, and the nats-server that the caller or the wheel names
             [*script, str(self._owner), str(lock), doomed, str(self._log), *self._command],
             stdin=subprocess.PIPE,
@@ -262,7 +266,9 @@ def _is_loopback(host: str) -> bool:
 
 
 def _tail(log: Path, start: int) -> str:
-    return log.read_bytes()[start:].decode(errors="replace")
+    with log.open("rb") as file:
+        file.seek(start)
+        return file.read().decode(errors="replace")
 
 
 def _failure(log: Path, start: int) -> ServerError:

@@ -1,6 +1,6 @@
 """The process between an owner and its nats-server: it ends the server however the owner ends.
 
-``patterns.server`` runs this file as a script, ``python -I -S -E _supervisor.py OWNER LOCK DOOMED LOG COMMAND...``, in a
+``patterns.server`` runs this file as a script, ``python -I -S _supervisor.py OWNER LOCK DOOMED LOG COMMAND...``, in a
 session of its own: a terminal's Ctrl-C or hang-up reaches the owner alone, which can then drain first. It imports only
 what costs little beside the interpreter's own start (12 ms; ``dataclasses`` alone would add 15).
 

@@ -301,6 +301,7 @@ class Consumer:
                 raw = await self._next_raw(self.lane.poll)
             except BaseException:
                 slots.release()
+                await asyncio.shield(self._close_pull())
                 raise
             if raw is None:
                 slots.release()
@@ -318,7 +319,7 @@ class Consumer:
             while not self._stopping.is_set():
                 raw = await self._next_raw(max(0.05, deadline - time.monotonic()))
                 if raw is not None:
-                    delivery = await self._admit(raw)
+                    delivery = await self._admit_or_return(raw)
                     if delivery is not None:
                         return delivery
                 if time.monotonic() >= deadline:
@@ -365,8 +366,13 @@ class Consumer:
 
     async def _close_pull(self) -> None:
         pull, self._pull = self._pull, None
-        if pull is not None:
-            await pull.close()
+        for raw in await pull.close() if pull is not None else ():
+            await self._return(raw)
+
+    async def _return(self, raw: Msg) -> None:
+        """Hand back a message that no handler has seen; it counts as little as any hand-back."""
+        delivery = self._delivery(raw)
+        await delivery._guarded(delivery.hand_back())
 
     async def _next_raw(self, timeout: float) -> Msg | None:
         """One message off the wire, or None; a server that is away is waited for with growing pauses."""
@@ -392,7 +398,7 @@ class Consumer:
 
     async def _handle(self, raw: Msg, handler: Handler) -> None:
         try:
-            delivery = await self._admit(raw)
+            delivery = await self._admit_or_return(raw)
             if delivery is not None:
                 async with delivery:
                     delivery.result = await handler(delivery)
@@ -400,8 +406,15 @@ class Consumer:
             # The lease expires and the message comes again: nothing is lost by going on.
             log.warning("%s: message not settled, it will be delivered again: %s", self.lane.durable, error)
 
-    async def _admit(self, raw: Msg) -> Delivery | None:
-        """Turn a raw message into a delivery, or settle it here if no handler may see it."""
+    async def _admit_or_return(self, raw: Msg) -> Delivery | None:
+        """As `_admit`; cancelled, it hands the message back instead of leaving it to its lease."""
+        try:
+            return await self._admit(raw)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._return(raw))
+            raise
+
+    def _delivery(self, raw: Msg) -> Delivery:
         meta = raw.metadata
         stored_ns = int(raw.reply.split(".")[-2])
         message = decode(
@@ -414,9 +427,13 @@ class Consumer:
             stored_at=datetime.fromtimestamp(stored_ns // 10**9, UTC)
             + timedelta(microseconds=stored_ns % 10**9 // 1000),
         )
-        delivery = Delivery(
+        return Delivery(
             message, attempt=meta.num_delivered, max_attempts=self.lane.delivery.max_deliver, lane=self.lane, raw=raw
         )
+
+    async def _admit(self, raw: Msg) -> Delivery | None:
+        """Turn a raw message into a delivery, or settle it here if no handler may see it."""
+        delivery = self._delivery(raw)
         if await self.lane.is_second_copy(delivery):
             self.duplicates += 1
             delivery.settled = "dropped"

@@ -37,7 +37,7 @@ from patterns.message import (
     parse_time,
     unescape,
 )
-from patterns.names import Entry, Kind
+from patterns.names import Entry, Kind, is_literal
 
 if TYPE_CHECKING:
     from patterns.fleet import Fleet
@@ -585,8 +585,7 @@ def _resubmitted(record: TaskStatus | None) -> TaskStatus | None:
 
 def _literal(subject: str) -> str:
     """`subject` if one can publish to it; a letter's own header decides, so it may be anything."""
-    tokens = subject.split(".")
-    if any(not token or token in ("*", ">") or not token.isprintable() or " " in token for token in tokens):
+    if not is_literal(subject):
         raise UnknownDestination(f"{subject!r} is not a subject to publish to")
     return subject
 

@@ -39,6 +39,7 @@ from patterns.message import (
     parse_time_ns,
     time_of_ns,
 )
+from patterns.names import is_literal
 
 log = logging.getLogger("patterns")
 
@@ -327,7 +328,7 @@ class JetStream:
 
         Raises:
             MessageTooLarge: Before anything is sent.
-            UnknownDestination: No stream stores the subject, or not the expected one.
+            UnknownDestination: No stream stores the subject, or not the expected one, or nobody can publish to it.
             QueueFull: The stream is at its limit.
             Unavailable: Not confirmed; it may or may not be stored.
             APIError: Any other refusal, such as 10071 for an expectation that was not met.
@@ -337,6 +338,8 @@ class JetStream:
             sent[EXPECTED_STREAM] = stream
         if expect_empty_subject or last_seq is not None:
             sent[EXPECTED_LAST_SUBJECT_SEQUENCE] = str(last_seq or 0)
+        if not is_literal(subject):
+            raise UnknownDestination(f"{subject!r} is not a subject to publish to")
         size, most = len(body) + header_size(sent), self.nc.max_payload - headroom
         if size > most:
             raise MessageTooLarge(
@@ -448,7 +451,7 @@ class Pull:
     """Pull requests of one message on a durable.
 
     Unlike a cancelled `fetch()`, a withdrawn request loses nothing: `close` unsubscribes, waits until the server knows,
-    and gives back whatever was already on its way.
+    and returns whatever was already on its way.
 
     Args:
         api: The JetStream to ask.
@@ -506,22 +509,23 @@ class Pull:
                     self._until = 0.0
         return None
 
-    async def close(self) -> None:
-        """Withdraw the request; a message that was already on its way is given back at once."""
+    async def close(self) -> list[Msg]:
+        """Withdraw the request; returns the messages that were already on their way, which the caller has to give back."""
         self._closed = True
         self._wake.set()
         subscription, self._subscription = self._subscription, None
-        if subscription is None or self._api.nc.is_closed:
-            return
-        try:
-            await subscription.unsubscribe()
-            await self._api.nc.flush(timeout=5)
-            for msg in self._arrived:
-                if msg.reply:
-                    await msg.nak()
-            self._arrived.clear()
-        except (nats.errors.Error, OSError) as error:
-            log.debug("withdrawing a pull failed, the lease will expire instead: %s", error)
+        if subscription is not None and not self._api.nc.is_closed:
+            try:
+                if self._api.nc.is_connected:
+                    # Not unsubscribe(): the client would drop what arrives until the server has heard of it.
+                    await asyncio.wait_for(subscription.drain(), 5.0)  # type: ignore[no-untyped-call]
+                else:
+                    await subscription.unsubscribe()
+            except (nats.errors.Error, OSError, TimeoutError) as error:
+                log.debug("withdrawing a pull failed, the lease will expire instead: %s", error)
+        late = [msg for msg in self._arrived if msg.reply]
+        self._arrived.clear()
+        return late
 
     async def _request(self, expires: float) -> None:
         if self._subscription is None:

@@ -41,6 +41,11 @@ def agent_id(value: str) -> str:
     )
 
 
+def is_agent_id(value: str) -> bool:
+    """Whether `value` is an agent id."""
+    return _ID.fullmatch(value) is not None
+
+
 def role_id(value: str) -> str:
     """Return `value` if it is a role, else raise InvalidName; the rule is that of agent ids."""
     return _checked(
@@ -111,6 +116,11 @@ def subject_matches(pattern: str, subject: str) -> bool:
         if position >= len(given) or (token != "*" and token != given[position]):
             return False
     return len(wanted) == len(given)
+
+
+def is_literal(subject: str) -> bool:
+    """Whether one can publish to `subject`: no empty token, no wildcard, nothing that is not visible."""
+    return all(token.isprintable() and " " not in token and token not in ("", "*", ">") for token in subject.split("."))
 
 
 def topic_filters(topics: Sequence[str]) -> tuple[str, ...]:

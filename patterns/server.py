@@ -155,7 +155,8 @@ class LocalServer:
     def stop(self) -> None:
         """End the server and remove a temporary store; nothing happens when it is stopped already.
 
-        A kept store gets five seconds for an orderly end.
+        A server whose store is kept has five seconds for an orderly end and is then killed, which loses nothing that the
+        system has taken: the next start recovers it from the files.
         """
         with self._lock:
             process, self._process = self._process, None

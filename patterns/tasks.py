@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import logging
 import time
 from collections.abc import Mapping
@@ -18,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 from patterns import ledger, names
 from patterns.consumer import Consumer, Delivery
 from patterns.depth import QueueDepth, queue_depth
-from patterns.errors import PatternError, QueueFull, UnknownDestination
+from patterns.errors import InvalidMessage, MessageTooLarge, PatternError, QueueFull, UnknownDestination
 from patterns.jetstream import StoredMessage
 from patterns.lane import Lane
 from patterns.ledger import TaskStatus
-from patterns.message import MSG_ID, Outgoing, Receipt, decode, encode, encode_data, handling, new_id
+from patterns.message import JSON_TYPE, MSG_ID, Outgoing, Receipt, decode, encode, encode_data, handling, new_id
 from patterns.names import Entry
 
 if TYPE_CHECKING:
@@ -227,14 +228,19 @@ class TaskLane(Lane):
 
     async def complete(self, delivery: Delivery) -> None:
         """Ledger `completed`, result to the submitter, acknowledgement. Who writes `completed` first decides the result."""
-        encoded, _ = encode_data(delivery.result)
-        small = len(encoded) <= ledger.RESULT_LIMIT and not isinstance(delivery.result, bytes)
+        try:
+            encoded, content_type = encode_data(delivery.result)
+        except InvalidMessage as error:
+            delivery.settled = "retried"
+            await self.retry(delivery, None, type(error).__name__, f"the result: {error}", error)
+            return
+        small = len(encoded) <= ledger.RESULT_LIMIT and content_type == JSON_TYPE
         done = dataclasses.replace(
             self._fresh(delivery),
             state="completed",
             agent=self.agent,
             attempts=delivery.attempt,
-            result=delivery.result if small else None,
+            result=json.loads(encoded) if small and encoded else None,
             note="" if small else f"result of {len(encoded)} bytes is not kept here",
         )
         if not small:
@@ -332,10 +338,15 @@ class TaskLane(Lane):
             "attempts": record.attempts,
             "result": record.result,
         }
-        if isinstance(record.result, bytes):
+        if isinstance(record.result, bytes | bytearray | memoryview):
             data["result"] = None
             data["note"] = f"result of {len(record.result)} bytes: send large or binary results by reference"
-        await self._send_outcome(delivery, "task.completed", f"{self.name}.{delivery.id}.completed", data)
+        msg_id = f"{self.name}.{delivery.id}.completed"
+        try:
+            await self._send_outcome(delivery, "task.completed", msg_id, data)
+        except MessageTooLarge as error:
+            data |= {"result": None, "note": f"the result is too large to be sent: {error}"}
+            await self._send_outcome(delivery, "task.completed", msg_id, data)
 
     async def _send_outcome(self, delivery: Delivery, type: str, msg_id: str, data: Any) -> None:
         """Send an outcome to `Agent-Reply-To`; one that nobody can take becomes a dead letter itself."""
@@ -355,7 +366,7 @@ class TaskLane(Lane):
     async def _undeliverable(self, delivery: Delivery, subject: str, outgoing: Outgoing, error: PatternError) -> None:
         stored_ns = int(delivery.stored_at.timestamp() * 1_000_000) * 1000
         target = self.names.local(subject).split(".")
-        to_inbox = len(target) > 3 and target[0] == "agents" and target[2] == "inbox"
+        to_inbox = len(target) > 3 and (target[0], target[2]) == ("agents", "inbox") and names.is_agent_id(target[1])
         # The outcome was never stored anywhere: its death borrows the task's sequence and time, which are its own.
         entry = (
             Entry("inbox", target[1], delivery.seq, stored_ns) if to_inbox else Entry("tasks", self.name, 0, stored_ns)

@@ -6,10 +6,11 @@ from collections import deque
 from collections.abc import Mapping
 from datetime import datetime
 from itertools import pairwise
+from typing import Literal
 
 from console.monitor.states import State, classify
 from console.monitor.view import Finding, FleetView, Flow, Severity, Subscription
-from console.settings import Thresholds
+from console.settings import Settings, Thresholds
 from console.text.safe import clean
 from console.text.units import age as age_text
 from patterns import FleetSnapshot, QueueDepth, ServerInfo
@@ -64,26 +65,26 @@ class Derivation:
     """Turns each snapshot into a view, with the memory that rates, history and confirmation need.
 
     Args:
-        thresholds: What counts as too much.
+        settings: What counts as too much, also for single agents and roles.
     """
 
-    def __init__(self, thresholds: Thresholds) -> None:
-        self._thresholds = thresholds
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._inboxes: dict[str, Track] = {}
         self._queues: dict[str, Track] = {}
 
     def update(self, snapshot: FleetSnapshot) -> FleetView:
         """The view of this snapshot."""
         letters = snapshot.dead_letters
-        agents = self._flows(
-            snapshot, snapshot.inboxes, self._inboxes, "inbox", self._thresholds.inbox_backlog, letters
-        )
-        queues = self._flows(snapshot, snapshot.queues, self._queues, "tasks", self._thresholds.queue_backlog, letters)
+        agents = self._flows(snapshot, snapshot.inboxes, self._inboxes, "inbox", letters)
+        queues = self._flows(snapshot, snapshot.queues, self._queues, "tasks", letters)
         findings = [finding for flow in (*agents, *queues) for finding in flow.findings]
         total = sum(letters.values())
-        if total >= self._thresholds.dead_letters_warn:
+        limits = self._settings.thresholds
+        if total >= limits.dead_letters_warn:
             worst = max(letters, key=lambda source: letters[source])
-            findings.append(Finding("warning", "dlq", f"{total} dead letters, most of them from {clean(worst)}"))
+            severity: Severity = "critical" if total >= limits.dead_letters_crit else "warning"
+            findings.append(Finding(severity, "dlq", f"{total} dead letters, most of them from {clean(worst)}"))
         findings += [Finding("warning", "read", clean(text)) for text in snapshot.missing]
         findings.sort(key=lambda finding: (finding.severity != "critical", finding.subject))
         server = snapshot.server
@@ -106,14 +107,13 @@ class Derivation:
         snapshot: FleetSnapshot,
         depths: Mapping[str, QueueDepth],
         tracks: dict[str, Track],
-        kind: str,
-        threshold: int,
+        kind: Literal["inbox", "tasks"],
         letters: Mapping[str, int],
     ) -> tuple[Flow, ...]:
         for gone in tracks.keys() - depths.keys():
             del tracks[gone]
         return tuple(
-            self._flow(name, depth, tracks.setdefault(name, Track()), kind, threshold, letters, snapshot.taken_at)
+            self._flow(name, depth, tracks.setdefault(name, Track()), kind, letters, snapshot.taken_at)
             for name, depth in depths.items()
         )
 
@@ -122,8 +122,7 @@ class Derivation:
         name: str,
         depth: QueueDepth,
         track: Track,
-        kind: str,
-        threshold: int,
+        kind: Literal["inbox", "tasks"],
         letters: Mapping[str, int],
         now: datetime,
     ) -> Flow:
@@ -135,6 +134,8 @@ class Derivation:
         if depth.stranded is not None:
             # One read can catch an acknowledged message that has not left the stream yet.
             stranded = min(depth.stranded, previous.stranded or 0) if previous is not None else 0
+        limits = self._settings.thresholds_for(kind, name)
+        threshold = limits.inbox_backlog if kind == "inbox" else limits.queue_backlog
         state = classify(depth, previous, threshold=threshold, now=now)
         oldest = _age(depth.oldest_at, now) if depth.messages else None
         return Flow(
@@ -148,33 +149,34 @@ class Derivation:
             last_ack_age=_age(depth.last_acked_at, now),
             dead_letters=_letters_of(kind, name, letters),
             history=track.history(),
-            findings=self._findings(f"{kind}.{name}", state, depth, stranded, oldest, threshold),
+            findings=_findings(f"{kind}.{name}", state, depth, stranded, oldest, limits),
             workers=depth.waiting + depth.ack_pending if kind == "tasks" else min(1, depth.waiting + depth.ack_pending),
         )
 
-    def _findings(
-        self, subject: str, state: State, depth: QueueDepth, stranded: int | None, oldest: float | None, threshold: int
-    ) -> tuple[Finding, ...]:
-        found: list[Finding] = []
 
-        def add(severity: Severity, text: str) -> None:
-            found.append(Finding(severity, subject, text))
+def _findings(
+    subject: str, state: State, depth: QueueDepth, stranded: int | None, oldest: float | None, limits: Thresholds
+) -> tuple[Finding, ...]:
+    found: list[Finding] = []
 
-        if state is State.NO_WORKER:
-            add("critical", f"{depth.pending} waiting and nobody pulls")
-        elif state is State.STALLED:
-            add("critical", f"{depth.ack_pending} in flight without a sign of life for more than {depth.ack_wait:g} s")
-        elif state is State.BACKLOG:
-            add("warning", f"{depth.pending} waiting, more than {threshold}")
-        elif state is State.PAUSED and depth.pending:
-            add("warning", f"paused with {depth.pending} waiting")
-        if stranded:
-            add("critical", f"{stranded} stranded: deliveries used up, hidden from the consumer")
-        if oldest is not None and oldest >= self._thresholds.oldest_crit:
-            add("critical", f"oldest message has waited {age_text(oldest)}")
-        elif oldest is not None and oldest >= self._thresholds.oldest_warn:
-            add("warning", f"oldest message has waited {age_text(oldest)}")
-        return tuple(found)
+    def add(severity: Severity, text: str) -> None:
+        found.append(Finding(severity, subject, text))
+
+    if state is State.NO_WORKER:
+        add("critical", f"{depth.pending} waiting and nobody pulls")
+    elif state is State.STALLED:
+        add("critical", f"{depth.ack_pending} in flight without a sign of life for more than {depth.ack_wait:g} s")
+    elif state is State.BACKLOG:
+        add("warning", f"{depth.pending} waiting, more than the threshold")
+    elif state is State.PAUSED and depth.pending:
+        add("warning", f"paused with {depth.pending} waiting")
+    if stranded:
+        add("critical", f"{stranded} stranded: deliveries used up, hidden from the consumer")
+    if oldest is not None and oldest >= limits.oldest_crit:
+        add("critical", f"oldest message has waited {age_text(oldest)}")
+    elif oldest is not None and oldest >= limits.oldest_warn:
+        add("warning", f"oldest message has waited {age_text(oldest)}")
+    return tuple(found)
 
 
 def _subscriptions(depths: Mapping[str, QueueDepth]) -> tuple[Subscription, ...]:

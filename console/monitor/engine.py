@@ -70,7 +70,7 @@ class Monitor:
 
     def __post_init__(self) -> None:
         self.letters = LetterStore(self.fleet)
-        self._derivation = Derivation(self.settings.thresholds)
+        self._derivation = Derivation(self.settings)
         self.health.interval = self.settings.refresh
 
     async def run(self) -> None:
@@ -118,7 +118,7 @@ async def observe(fleet: Fleet, settings: Settings, *, reads: int = 2, apart: fl
     Raises:
         Unavailable: The fleet cannot be read.
     """
-    derivation = Derivation(settings.thresholds)
+    derivation = Derivation(settings)
     view = derivation.update(await fleet.snapshot())
     for _ in range(reads - 1):
         await asyncio.sleep(apart)

@@ -18,10 +18,9 @@ from patterns import DeadLetter, Fleet, Message, PatternError
 
 log = logging.getLogger("console.monitor")
 
-CAPACITY = 5_000
-"""Items kept: about an hour and a half at one a second."""
 BACKFILL = timedelta(minutes=10)
 """How much of the stored past a new feed shows."""
+RATE_WINDOW = timedelta(seconds=10)
 BODY_LIMIT = 400
 """Characters of a body that one line can show."""
 
@@ -51,12 +50,13 @@ class Feed:
     Args:
         fleet: The connection.
         since: Start of the stored past to show; None takes ten minutes.
+        capacity: Items kept.
     """
 
-    def __init__(self, fleet: Fleet, *, since: datetime | None = None) -> None:
+    def __init__(self, fleet: Fleet, *, since: datetime | None = None, capacity: int = 5_000) -> None:
         self._fleet = fleet
         self._since = since
-        self.items: deque[FeedItem] = deque(maxlen=CAPACITY)
+        self.items: deque[FeedItem] = deque(maxlen=capacity)
         self.dropped = 0
         """Events skipped because they came faster than they could be read."""
         self._next = 1
@@ -66,7 +66,8 @@ class Feed:
     def rate(self) -> float:
         """Items a second over the last ten seconds."""
         now = time.monotonic()
-        return sum(1 for moment in self._arrivals if now - moment <= 10.0) / 10.0
+        window = RATE_WINDOW.total_seconds()
+        return sum(1 for moment in self._arrivals if now - moment <= window) / window
 
     def since(self, last: int) -> list[FeedItem]:
         """Items that came after item `last`, oldest first."""
@@ -85,7 +86,7 @@ class Feed:
             watch = self._fleet.events.watch(since=last)
             try:
                 async for message in watch:
-                    self.add_event(message, live=watch.caught_up.is_set())
+                    self.add_event(message)
                     # The moment alone would bring this event back after a reconnect.
                     last = (message.stored_at or last) + timedelta(microseconds=1)
                     self.dropped += watch.dropped
@@ -96,17 +97,16 @@ class Feed:
             await asyncio.sleep(pause)
             pause = min(pause * 2, 5.0)
 
-    def add_event(self, message: Message, *, live: bool = True) -> None:
+    def add_event(self, message: Message) -> None:
         """Add a broadcast."""
         operator = message.type.startswith("console.")
         self._add(
             message.stored_at or datetime.now(UTC),
             topic=clean(message.type),
             source=clean(message.source),
-            body=one_line(message),
+            body=_action_line(message) if operator else one_line(message),
             tone="accent" if operator else _tone(message.type),
             message=message,
-            live=live,
         )
 
     def add_letter(self, letter: DeadLetter) -> None:
@@ -130,11 +130,10 @@ class Feed:
         tone: Tone,
         message: Message | None = None,
         letter: int | None = None,
-        live: bool = True,
     ) -> None:
         self.items.append(FeedItem(self._next, at, topic, source, body, tone, message, letter))
         self._next += 1
-        if live:
+        if datetime.now(UTC) - at < RATE_WINDOW:  # what is read from the past says nothing about the rate now
             self._arrivals.append(time.monotonic())
 
 
@@ -146,6 +145,16 @@ def one_line(message: Message) -> str:
         except (TypeError, ValueError):
             return clean(message.text, limit=BODY_LIMIT)
     return clean(message.text, limit=BODY_LIMIT)
+
+
+def _action_line(message: Message) -> str:
+    """What an operator did, as this console's own jobs tell it."""
+    data = message.data
+    if not isinstance(data, dict) or "job" not in data:
+        return one_line(message)
+    by = f" by {data.get('operator')}" if data.get("operator") else ""
+    verb = message.type.rpartition(".")[2]
+    return clean(f"job {data['job']}  {verb}: {data.get('done')} of {data.get('planned')} done{by}", limit=BODY_LIMIT)
 
 
 def _tone(type: str) -> Tone:

@@ -127,15 +127,16 @@ class Job:
         """Tell the fleet what an operator did; a fleet without events, or without the right, is fine too."""
         data = {
             "job": self.id,
+            "operator": self.actor,
             "planned": self.plan.count,
             "done": self.count("done", "duplicate"),
-            "failed": self.count("failed", "in doubt"),
+            "failed": self.count("failed", "in doubt", "not started"),
             "selection": self.plan.selection,
             "reason": self.plan.reason,
         }
         with contextlib.suppress(PatternError, nats.errors.Error, OSError, TimeoutError):
             async with asyncio.timeout(2.0):
-                await self.fleet.events.broadcast(f"console.{self.plan.action}", data, headers={"Operator": self.actor})
+                await self.fleet.events.broadcast(f"console.{self.plan.action}", data, source="console")
 
     def as_json(self) -> dict[str, Any]:
         """The contract's form of a result."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from console.letters import by_origin
 from console.operations.errors import UsageError
 from console.operations.selection import Selection
+from console.settings import ReplayPolicy, Settings
 from console.text.safe import clean
 from patterns import DeadLetter, Fleet, InvalidName, UnknownDestination
 
 SAMPLE = 5
 """Items a plan shows."""
-DEFAULT_RATE = 20.0
-"""Messages a second, unless said otherwise."""
 FASTEST = 500.0
 """Messages a second at most: about what one sequential get, publish and delete reach on a local server."""
 CAREFUL = 2
@@ -56,6 +56,8 @@ class Plan:
     force: bool = False
     reason: str = ""
     warnings: tuple[str, ...] = ()
+    cautious: bool = False
+    """Some items belong to an agent whose policy is to confirm by typing the count."""
 
     @property
     def count(self) -> int:
@@ -70,7 +72,9 @@ class Plan:
     @property
     def gate(self) -> str:
         """How it has to be confirmed: `enter`, `key` or `count`."""
-        return "enter" if self.count < CAREFUL else "key" if self.count <= TYPED else "count"
+        if self.cautious or self.count > TYPED:
+            return "count"
+        return "enter" if self.count < CAREFUL and not self.warnings else "key"
 
     @property
     def by_origin(self) -> dict[str, int]:
@@ -127,7 +131,8 @@ async def plan_replay(
     fleet: Fleet,
     selection: Selection,
     *,
-    rate: float = DEFAULT_RATE,
+    rate: float,
+    policy: Callable[[DeadLetter], ReplayPolicy] = lambda _: ReplayPolicy.SAFE,
     to: str | None = None,
     force: bool = False,
     reason: str = "",
@@ -139,7 +144,8 @@ async def plan_replay(
         selection: Which letters.
         rate: Messages a second, 1 to 500.
         to: One destination subject for all of them instead.
-        force: Also those that were replayed as often as allowed.
+        policy: How careful to be with a letter, from the settings.
+        force: Also those that were replayed as often as allowed, or whose policy is `never`.
         reason: Why, for the record.
 
     Raises:
@@ -154,10 +160,15 @@ async def plan_replay(
     limits = fleet.config.dead_letters
     items: list[PlannedItem] = []
     skipped = [Skip(seq, "not there: replayed, discarded or expired") for seq in selection.missing]
-    worn = 0
+    worn = cautious = 0
     for letter in selection.letters:
         if letter.replays >= limits.max_replays and not force:
             skipped.append(Skip(letter.seq, f"replay limit: replayed {letter.replays} times, needs --force"))
+            continue
+        if policy(letter) is ReplayPolicy.NEVER and not force:
+            skipped.append(
+                Skip(letter.seq, f"policy never for {clean(letter.source)}: not safe to repeat, needs --force")
+            )
             continue
         try:
             destination = to or fleet.dead_letters.destination(letter)
@@ -167,9 +178,16 @@ async def plan_replay(
         if problem := await stored.problem(destination):
             skipped.append(Skip(letter.seq, f"destination {clean(destination)}: {problem}"))
             continue
+        cautious += policy(letter) is ReplayPolicy.CONFIRM
         worn += letter.replays >= limits.warn_replays
         items.append(PlannedItem(letter, destination))
-    warnings = (f"{worn} of them were replayed {limits.warn_replays} times or more and died again",) if worn else ()
+    warnings = []
+    if worn:
+        warnings.append(f"{worn} of them were replayed {limits.warn_replays} times or more and died again")
+    if cautious:
+        warnings.append(
+            f"{cautious} of them are for agents whose policy is to confirm: is it safe to repeat their work?"
+        )
     return Plan(
         action="replay",
         items=tuple(items),
@@ -179,8 +197,21 @@ async def plan_replay(
         to=to,
         force=force,
         reason=reason,
-        warnings=warnings,
+        warnings=tuple(warnings),
+        cautious=bool(cautious),
     )
+
+
+def policy_of(settings: Settings) -> Callable[[DeadLetter], ReplayPolicy]:
+    """The policy of a letter: its inbox's, its role's, and for a subscription its agent's."""
+
+    def policy(letter: DeadLetter) -> ReplayPolicy:
+        if letter.kind == "tasks":
+            return settings.policy_for("tasks", letter.name)
+        agent = letter.name if letter.kind == "inbox" else letter.name.rpartition("-")[0]
+        return settings.policy_for("inbox", agent)
+
+    return policy
 
 
 class _Destinations:

@@ -158,9 +158,8 @@ def pretty_json(value: Any, *, limit: int = PREVIEW_LIMIT, size: int | None = No
         shown = "".join(parts)
         if length > limit:
             shown = shown[:limit]
-            note = (
-                _more_bytes(_bytes_after(shown, value)) if size is None else f"\n{_ELLIPSIS} of {size:,} bytes in all"
-            )
+            cut_here = f"\n{_ELLIPSIS} cut here; {size:,} bytes in all" if size is not None else ""
+            note = cut_here or _more_bytes(_bytes_after(shown, value))
     except (RecursionError, ValueError) as error:
         # json.loads accepts deeper nesting than json.dumps; a value that contains itself is a ValueError.
         reason = "nested too deeply" if isinstance(error, RecursionError) else clean(str(error), limit=200)

@@ -54,13 +54,15 @@ def age(seconds: float | None) -> str:
         return _two(whole, _HOUR, "h", _MINUTE, "m")
     if whole < 100 * _DAY:
         return _two(whole, _DAY, "d", _HOUR, "h")
-    return f"{whole // _DAY}d"
+    return f"{whole // _DAY}d" if whole < 10_000 * _DAY else ">9999d"
 
 
 def rate(per_second: float | None) -> str:
     """A rate per second: ``0.0``, ``<0.1``, ``0.4``, ``12``, ``1.2k``. Only a rate of zero is shown as zero."""
     if per_second is None or not math.isfinite(per_second):
         return NOTHING
+    if per_second < 0:
+        return f"-{rate(-per_second)}"
     if 0 < per_second < 0.05:
         return "<0.1"
     if per_second < 9.95:
@@ -74,11 +76,12 @@ def rtt(seconds: float | None) -> str:
     """A round trip: ``0.3ms``, ``45ms``, ``1.2s``."""
     if seconds is None or not math.isfinite(seconds):
         return NOTHING
+    seconds = max(seconds, 0.0)
     if seconds < 0.00995:
         return f"{seconds * 1000:.1f}ms"
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f}ms"
-    return f"{seconds:.1f}s"
+    return f"{seconds:.1f}s" if seconds < 99.95 else age(seconds)
 
 
 def clock(moment: datetime | None, tz: tzinfo | None = None) -> str:

@@ -1,0 +1,1 @@
+"""One file a widget; none knows what a fleet is."""

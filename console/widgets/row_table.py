@@ -235,7 +235,7 @@ class RowTable(ScrollView, can_focus=True):
             return
         moved = {cursor, self._cursor_key} if cursor != self._cursor_key else frozenset[str | None]()
         for at in range(top, min(top + self._page, len(rows))):
-            if rows[at] is not before[at] and rows[at] != before[at] or rows[at].key in moved:
+            if rows[at] != before[at] or rows[at].key in moved:
                 self.refresh_line(at + self._header_lines)
 
     def _redraw_row(self, key: str | None) -> None:

@@ -35,7 +35,7 @@ def spark(values: Sequence[float], width: int, top: float) -> str:
     for value in values:
         if not value > 0:  # NaN too
             glyphs.append(FLAT)
-        elif value >= top or top <= 0:
+        elif value >= top or not top > 0:
             glyphs.append(_BLOCKS[steps])
         else:
             glyphs.append(_BLOCKS[max(1, round(value / top * steps))])

@@ -76,27 +76,33 @@ class LocalCluster:
         self.wait_ready()
 
     def wait_ready(self) -> None:
-        """Wait until one meta leader sees every running node online and current, and each of them follows it."""
+        """Wait until all running nodes are online and current, and agree on the leader of the cluster and each stream."""
         deadline = time.monotonic() + self._ready_timeout
         while not self._is_ready():
             if time.monotonic() > deadline:
-                raise ServerError("the cluster elected no meta leader in time")
+                raise ServerError("the cluster elected no leaders in time")
             time.sleep(POLL_S)
 
     def _is_ready(self) -> bool:
         running = [node for node in self.nodes if node.running]
-        leaders: set[str] = set()
+        # What leads -> whom the nodes name: a node that knows none, or still names a dead one, disagrees with the rest.
+        leaders: dict[str, set[str]] = {}
         current = 0
-        with suppress(OSError, ValueError, KeyError):
+        try:
             for node in running:
                 monitor = _monitor(node)
                 _get(f"{monitor}/healthz")
-                meta = _get(f"{monitor}/jsz")["meta_cluster"]
-                leaders.add(meta.get("leader", ""))
-                followers = meta.get("replicas", [])
-                current = max(current, 1 + sum(peer["current"] and not peer.get("offline") for peer in followers))
-            return len(leaders) == 1 and "" not in leaders and current >= len(running)
-        return False
+                state = _get(f"{monitor}/jsz?streams=true")
+                meta = state["meta_cluster"]
+                leaders.setdefault("", set()).add(meta.get("leader", ""))
+                peers = meta.get("replicas", [])
+                current = max(current, 1 + sum(peer["current"] and not peer.get("offline") for peer in peers))
+                for account in state.get("account_details", []):
+                    for stream in account.get("stream_detail", []):
+                        leaders.setdefault(stream["name"], set()).add(stream["cluster"].get("leader", ""))
+        except (OSError, ValueError, KeyError):  # not listening yet, not healthy yet, or no meta group yet
+            return False
+        return current >= len(running) and all(len(names) == 1 and "" not in names for names in leaders.values())
 
     def __enter__(self) -> Self:
         return self.start()

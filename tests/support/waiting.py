@@ -12,7 +12,9 @@ PATIENCE = 20.0
 """Seconds: far beyond what a healthy run needs, so that a slow machine does not fail, and below the timeout of a test."""
 
 
-async def until(predicate: Callable[[], Any | Awaitable[Any]], timeout: float = PATIENCE, *, every: float = 0.02) -> Any:
+async def until(
+    predicate: Callable[[], Any | Awaitable[Any]], timeout: float = PATIENCE, *, every: float = 0.02
+) -> Any:
     """Poll a plain or coroutine function until its result is true, and return that result.
 
     Args:

@@ -1,0 +1,83 @@
+"""Screen 2: every role's task queue."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.widget import Widget
+
+from console.monitor.view import Flow
+from console.screens.base import label
+from console.screens.inspect import flow_pane
+from console.screens.replay import ReplayScreen
+from console.screens.rows import QUEUE_COLUMNS, queue_rows
+from console.widgets.row_table import RowTable
+
+
+class QueuesScreen(ReplayScreen):
+    """The task queues."""
+
+    tab = "queues"
+    CSS_PATH = "../styles/queues.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("R", "replay", "replay DLQ", id="queues.replay"),
+        Binding("x", "letters", "its dead letters", id="queues.letters"),
+    ]
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self._flows: dict[str, Flow] = {}
+
+    def body(self) -> ComposeResult:
+        """One table."""
+        with Vertical(id="queues-card", classes="card"):
+            yield RowTable(*QUEUE_COLUMNS, empty="reading the queues…", markable=False, id="queues-table")
+
+    def home(self) -> Widget:
+        """The table."""
+        return self.query_one("#queues-table", RowTable)
+
+    def paint(self) -> None:
+        """Show the view."""
+        view, table = self.runtime.monitor.view, self.query_one("#queues-table", RowTable)
+        if view is None:
+            return
+        self._flows = {flow.name: flow for flow in view.queues}
+        word = self.expression.lower()
+        shown = [flow for flow in view.queues if not word or word in f"{flow.name} {flow.state.value}".lower()]
+        table.empty = (
+            "no role has a queue here: Fleet.provision(roles=[...]) makes one"
+            if not view.queues
+            else "no role matches the filter"
+        )
+        table.set_rows(queue_rows(shown, self.runtime.session.settings.thresholds))
+        card = self.query_one("#queues-card")
+        some = f"{len(shown)} of {len(view.queues)}" if len(shown) != len(view.queues) else f"{len(view.queues)}"
+        label(card, f"queues  {some} roles", "sorted by state" if table.sort is None else f"sorted by {table.sort[0]}")
+
+    @on(RowTable.Selected)
+    def _inspect(self, event: RowTable.Selected) -> None:
+        event.stop()
+        flow = self._flows.get(event.key)
+        if flow is not None:
+            self.app.push_screen(flow_pane(self.runtime, flow, inbox=False, colours=self.colours()))
+
+    def action_replay(self) -> None:
+        """Replay the dead letters of the role under the cursor."""
+        name = self.query_one("#queues-table", RowTable).cursor_key
+        if name is None:
+            return
+        letters = [
+            letter for letter in self.runtime.monitor.letters.all() if letter.kind == "tasks" and letter.name == name
+        ]
+        self.replay_letters(letters, f"all dead letters of role {name}")
+
+    async def action_letters(self) -> None:
+        """Show its dead letters on their screen."""
+        name = self.query_one("#queues-table", RowTable).cursor_key
+        if name is not None:
+            await self.app.run_action(f"app.letters_of('role:{name}')")

@@ -1,0 +1,245 @@
+"""How flows and dead letters look as rows of a table: pure, so that it can be tested without a terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from console.letters import cleaned
+from console.monitor.states import State
+from console.monitor.view import Flow
+from console.settings import Thresholds
+from console.text import units
+from console.text.safe import clean
+from console.widgets.row_model import Cell, Column, Row
+from console.widgets.sparkline import spark
+from patterns import DeadLetter
+
+ZERO = Cell("·", "dim", 0)
+"""A zero is a dim dot: what needs no attention takes none."""
+SPARK_WIDTH = 20
+QUEUE_SPARK_WIDTH = 14
+"""The queues have one column more in the same 120 cells."""
+
+FLEET_COLUMNS = (
+    Column("agent", "AGENT", 14, min_width=12, priority=100),
+    Column("state", "STATE", 9, priority=99),
+    Column("inbox", "INBOX", 6, align="right", priority=98, reverse_first=True),
+    Column("ack-pending", "ACK PEND", 8, align="right", priority=90, reverse_first=True),
+    Column("oldest", "OLDEST", 6, align="right", priority=85, reverse_first=True),
+    Column("in-rate", "IN/s", 5, align="right", priority=70, reverse_first=True),
+    Column("ack-rate", "ACK/s", 5, align="right", priority=69, reverse_first=True),
+    Column("redelivered", "REDEL", 5, align="right", priority=50, reverse_first=True),
+    Column("stranded", "STRANDED", 8, align="right", priority=60, reverse_first=True),
+    Column("dead", "DLQ", 4, align="right", priority=95, reverse_first=True),
+    Column("history", "LAST 60 s", SPARK_WIDTH, priority=40, sortable=False),
+)
+QUEUE_COLUMNS = (
+    Column("role", "ROLE", 12, min_width=10, priority=100),
+    Column("state", "STATE", 9, priority=99),
+    Column("backlog", "BACKLOG", 7, align="right", priority=98, reverse_first=True),
+    Column("ack-pending", "ACK PEND", 8, align="right", priority=90, reverse_first=True),
+    Column("workers", "WORKERS", 7, align="right", priority=88, reverse_first=True),
+    Column("oldest", "OLDEST", 6, align="right", priority=85, reverse_first=True),
+    Column("in-rate", "IN/s", 5, align="right", priority=70, reverse_first=True),
+    Column("ack-rate", "ACK/s", 5, align="right", priority=69, reverse_first=True),
+    Column("drain", "DRAIN IN", 8, align="right", priority=60, reverse_first=True),
+    Column("redelivered", "REDEL", 5, align="right", priority=50, reverse_first=True),
+    Column("dead", "DLQ", 4, align="right", priority=95, reverse_first=True),
+    Column("history", "LAST 60 s", QUEUE_SPARK_WIDTH, priority=40, sortable=False),
+)
+LETTER_COLUMNS = (
+    Column("seq", "SEQ", 6, min_width=4, align="right", priority=100),
+    Column("type", "TYPE", 16, min_width=12, priority=90),
+    Column("id", "ID", 12, min_width=8, flexible=True, max_width=30, priority=80),
+    Column("tries", "TRIES", 7, priority=60),
+    Column("replays", "REPLAYS", 11, priority=70),
+)
+GROUP_COLUMNS = (
+    Column("source", "SOURCE", 16, min_width=10, priority=100),
+    Column("cause", "CAUSE", 16, min_width=8, flexible=True, priority=90),
+    Column("count", "COUNT", 5, align="right", priority=99),
+    Column("ago", "AGO", 7, align="right", priority=70),
+)
+
+
+def fleet_rows(flows: Iterable[Flow], thresholds: Thresholds) -> tuple[Row, ...]:
+    """Rows of the fleet table, the worst first."""
+    ordered = sorted(
+        flows, key=lambda flow: (flow.state.rank, -flow.depth.messages if flow.state.rank < 5 else 0, flow.name)
+    )
+    top = max((max(flow.history, default=0) for flow in ordered), default=0)
+    return tuple(_fleet_row(flow, thresholds, max(top, thresholds.inbox_backlog)) for flow in ordered)
+
+
+def queue_rows(flows: Iterable[Flow], thresholds: Thresholds) -> tuple[Row, ...]:
+    """Rows of the queue table, the worst first."""
+    ordered = sorted(flows, key=lambda flow: (flow.state.rank, flow.name))
+    top = max((max(flow.history, default=0) for flow in ordered), default=0)
+    return tuple(_queue_row(flow, thresholds, max(top, thresholds.inbox_backlog)) for flow in ordered)
+
+
+def _fleet_row(flow: Flow, thresholds: Thresholds, top: float) -> Row:
+    depth = flow.depth
+    return Row(
+        key=flow.name,
+        cells=(
+            Cell(clean(flow.name)),
+            _state(flow.state),
+            _number(depth.messages, "warn" if depth.messages > thresholds.inbox_backlog else None),
+            _number(depth.ack_pending),
+            _age(flow.oldest_age, thresholds),
+            _rate(flow.in_rate),
+            _rate(flow.ack_rate, bad=flow.state in (State.NO_WORKER, State.STALLED)),
+            _number(depth.redelivered, "warn" if depth.redelivered >= thresholds.redelivered else None),
+            _number(flow.stranded, "bad"),
+            _number(flow.dead_letters, "warn"),
+            _history(flow, top),
+        ),
+        glyph=flow.state.glyph,
+        glyph_style=flow.state.style,
+    )
+
+
+def _queue_row(flow: Flow, thresholds: Thresholds, top: float) -> Row:
+    depth = flow.depth
+    return Row(
+        key=flow.name,
+        cells=(
+            Cell(clean(flow.name)),
+            _state(flow.state),
+            _number(depth.messages, "warn" if depth.messages > thresholds.queue_backlog else None),
+            _number(depth.ack_pending),
+            _number(flow.workers),
+            _age(flow.oldest_age, thresholds),
+            _rate(flow.in_rate),
+            _rate(flow.ack_rate, bad=flow.state in (State.NO_WORKER, State.STALLED)),
+            Cell(units.age(flow.drain_eta), None if flow.drain_eta is not None else "dim", flow.drain_eta),
+            _number(depth.redelivered, "warn" if depth.redelivered >= thresholds.redelivered else None),
+            _number(flow.dead_letters, "warn"),
+            _history(flow, top, QUEUE_SPARK_WIDTH),
+        ),
+        glyph=flow.state.glyph,
+        glyph_style=flow.state.style,
+    )
+
+
+def _state(state: State) -> Cell:
+    style = {"bad": "bad", "warn": "warn", "accent": None, "good": "dim", "dim": "dim"}[state.style]
+    return Cell(state.value, style, state.rank)
+
+
+def _number(value: int | None, style: str | None = None) -> Cell:
+    if value is None:
+        return Cell("–", "dim")
+    return ZERO if value == 0 else Cell(units.count(value, compact=True), style, value)
+
+
+def _rate(value: float | None, *, bad: bool = False) -> Cell:
+    if value is None:
+        return Cell("–", "dim")
+    style = "bad" if bad and value < 0.05 else ("dim" if value < 0.05 else None)
+    return Cell(units.rate(value), style, value)
+
+
+def _age(seconds: float | None, thresholds: Thresholds) -> Cell:
+    if seconds is None:
+        return ZERO._replace(sort=-1.0)
+    style = "bad" if seconds >= thresholds.oldest_crit else "warn" if seconds >= thresholds.oldest_warn / 2 else None
+    return Cell(units.age(seconds), style, seconds)
+
+
+def _history(flow: Flow, top: float, width: int = SPARK_WIDTH) -> Cell:
+    style = {"bad": "bad", "warn": "warn"}.get(flow.state.style, "accent" if any(flow.history) else "dim")
+    return Cell(spark(flow.history, width, top), style)
+
+
+# -- dead letters
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Letters that died of the same thing in the same place."""
+
+    key: str
+    source: str
+    text: str
+    letters: tuple[DeadLetter, ...]
+
+
+_VARIABLE = re.compile(r"0x[0-9a-fA-F]+|[0-9a-fA-F]{8,}(?:-[0-9a-fA-F]{4,})*|\d+(?:\.\d+)?")
+
+
+def cause_of(letter: DeadLetter) -> str:
+    """What it died of, with numbers, ids and addresses folded, so that alike deaths are one group."""
+    return _VARIABLE.sub("#", letter.error_text) if letter.error_text else letter.reason
+
+
+def group_letters(letters: Iterable[DeadLetter]) -> tuple[Cause, ...]:
+    """Group by place and cause, the largest group first; letters inside newest first."""
+    groups: dict[tuple[str, str], list[DeadLetter]] = {}
+    for letter in letters:
+        groups.setdefault((letter.source, cause_of(letter)), []).append(letter)
+    causes = [
+        Cause(f"{source}\n{cause}", clean(source), _cause_text(members), tuple(sorted(members, key=lambda m: -m.seq)))
+        for (source, cause), members in groups.items()
+    ]
+    return tuple(sorted(causes, key=lambda cause: (-len(cause.letters), cause.source, cause.text)))
+
+
+def _cause_text(members: Sequence[DeadLetter]) -> str:
+    newest = max(members, key=lambda letter: letter.seq)
+    texts = {letter.error_text for letter in members}
+    return clean((newest.error_text if len(texts) == 1 else cause_of(newest)) or newest.reason, limit=200)
+
+
+def letter_rows(causes: Iterable[Cause], closed: frozenset[str], now: datetime) -> tuple[Row, ...]:
+    """Rows of the dead-letter table: a row a cause, and below it its letters unless it is folded."""
+    rows: list[Row] = []
+    for cause in causes:
+        folded = cause.key in closed
+        newest = max(letter.died_at for letter in cause.letters)
+        rows.append(
+            Row(
+                key=cause.key,
+                cells=(
+                    Cell(cause.source, "bright"),
+                    Cell(cause.text),
+                    Cell(units.count(len(cause.letters), compact=True), "bad", len(cause.letters)),
+                    Cell(units.ago(newest, now), "dim"),
+                ),
+                glyph="▸" if folded else "▾",
+                glyph_style="accent",
+                variant="group",
+                markable=False,
+            )
+        )
+        if not folded:
+            rows += [_letter_row(letter) for letter in cause.letters]
+    return tuple(rows)
+
+
+def _letter_row(letter: DeadLetter) -> Row:
+    safe = cleaned(letter)
+    again = f"replays {letter.replays}{' ↻' if letter.replays else ''}"
+    return Row(
+        key=str(letter.seq),
+        cells=(
+            Cell(str(letter.seq), "dim", letter.seq),
+            Cell(safe.type),
+            Cell(safe.id),
+            Cell(f"tries {letter.deliveries}", "dim", letter.deliveries),
+            Cell(again, "warn" if letter.replays else "dim", letter.replays),
+        ),
+        indent=1,
+    )
+
+
+def sources_text(sources: Mapping[str, int], limit: int = 4) -> str:
+    """`tasks.backend 12, inbox.ceo 3, …`, the largest first."""
+    ordered = sorted(sources.items(), key=lambda pair: -pair[1])
+    shown = [f"{clean(name)} {units.count(count)}" for name, count in ordered[:limit]]
+    more = len(ordered) - limit
+    return ", ".join(shown) + (f", and {more} more" if more > 0 else "")

@@ -1,0 +1,103 @@
+"""One console session: the connection, the picture of the fleet that is kept fresh, and the jobs that run on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from console.monitor.engine import Monitor
+from console.monitor.feed import Feed
+from console.operations.guard import WriteGuard
+from console.operations.job import Job
+from console.operations.plan import Plan
+from console.settings import Settings
+from patterns import Fleet
+
+log = logging.getLogger("console")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """What a console is started with."""
+
+    fleet: Fleet
+    settings: Settings
+    guard: WriteGuard
+    name: str = ""
+    """The nats context, or `demo`."""
+    address: str = ""
+    """Host and port, without credentials."""
+    demo: bool = False
+
+
+@dataclass(slots=True)
+class Runtime:
+    """A session in motion: what the screens read and act through."""
+
+    session: Session
+    monitor: Monitor = field(init=False)
+    feed: Feed = field(init=False)
+    jobs: list[Job] = field(default_factory=list)
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _running: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.monitor = Monitor(self.session.fleet, self.session.settings)
+        self.feed = Feed(self.session.fleet, capacity=self.session.settings.feed_lines)
+
+    @property
+    def fleet(self) -> Fleet:
+        """The connection."""
+        return self.session.fleet
+
+    @property
+    def guard(self) -> WriteGuard:
+        """Whether changes are allowed."""
+        return self.session.guard
+
+    @property
+    def busy(self) -> Job | None:
+        """The job that runs, if any."""
+        return next((job for job in self.jobs if job.state == "running"), None)
+
+    def start(self, plan: Plan) -> tuple[Job, asyncio.Task[None]]:
+        """Run a confirmed plan; it goes on when the screen changes.
+
+        Raises:
+            Refused: The guard forbids it.
+        """
+        self.guard.require(plan.action)
+        job = Job(self.fleet, plan, self.guard)
+        job.state = "running"
+        self.jobs.append(job)
+        # Not a worker of a screen: a cancelled publish has an unknown outcome.
+        task = asyncio.create_task(self._run(job), name=f"job {job.id}")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return job, task
+
+    async def _run(self, job: Job) -> None:
+        try:
+            await job.run()
+        finally:
+            self.monitor.refresh()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Runtime]:
+        """Keep the picture fresh for the block; at its end running jobs stop after the item in work."""
+        self._tasks = [
+            asyncio.create_task(self.monitor.run(), name="monitor"),
+            asyncio.create_task(self.feed.run(), name="feed"),
+        ]
+        try:
+            yield self
+        finally:
+            for job in self.jobs:
+                job.cancel()
+            await asyncio.gather(*self._running, return_exceptions=True)
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
