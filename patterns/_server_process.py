@@ -251,7 +251,7 @@ def _locked(directory: Path) -> Iterator[int]:
 def _is_alive(holder: str) -> bool:
     try:
         os.kill(int(holder), 0)
-    except (ValueError, ProcessLookupError):
+    except (ValueError, OverflowError, ProcessLookupError):
         return False
     except PermissionError:
         return True

@@ -442,6 +442,8 @@ class Consumer:
         if not await self.lane.admit(delivery):
             delivery.settled = delivery.settled or "dropped"
             return None
+        if await self.lane.finish_burial(delivery):
+            return None
         reason, error = self._unfit(delivery)
         if reason:
             delivery.settled = "dead"

@@ -22,6 +22,7 @@ from patterns.jetstream import STREAM_NOT_FOUND, WRONG_LAST_SEQUENCE, Bucket, Pu
 from patterns.ledger import TaskStatus
 from patterns.message import (
     CE_CONTENT_TYPE,
+    CE_CORRELATION,
     CE_EXPIRY,
     CE_ID,
     CE_TYPE,
@@ -258,7 +259,7 @@ class DeadLetters:
             first_at=_time(field("First-At")),
             died_at=_time(field("At")) or stored.stored_at,
             size=message.size,
-            correlation_id=message.correlation_id,
+            correlation_id=headers.get(CE_CORRELATION) or field("Message-Id") or message.id,
             message=message,
         )
 
@@ -280,7 +281,7 @@ class DeadLetters:
         message: Message,
         subject: str | None = None,
         remove_origin: bool = True,
-    ) -> None:
+    ) -> bool:
         """Move one message here; repeating it, by whomever, changes nothing.
 
         Args:
@@ -296,7 +297,10 @@ class DeadLetters:
             deliveries: Attempts made.
             message: `origin`, decoded.
             subject: Where a replay goes, if not to `origin.subject`.
-            remove_origin: Whether to delete it from `stream` (an event stays).
+            remove_origin: Whether to delete it from `stream`; not if the caller acknowledges it, or an event, which stays.
+
+        Returns:
+            Whether the letter stands; False if it was replayed or discarded already and this mover came too late.
 
         Raises:
             Unavailable: The copy or the removal was not confirmed; nothing was lost, do it again.
@@ -333,6 +337,20 @@ class DeadLetters:
         # A mover that slept while the letter was replayed or discarded has just brought it back: take it out again.
         if gone and copy is not None and await self._resolved(entry):
             await self._js.delete(self.stream, copy.seq)
+            return False
+        return True
+
+    async def find(self, entry: Entry) -> DeadLetter | None:
+        """The letter of one death, None if that message did not die or its letter is gone again."""
+        stored = await self._js.last(self.stream, self._names.dlq_subject(entry))
+        return None if stored is None else self.decode(stored)
+
+    async def withdraw(self, entry: Entry) -> None:
+        """Take back the letter of a message that turned out to be finished."""
+        letter = await self.find(entry)
+        if letter is not None:
+            await self._resolve(entry, "finished after all")
+            await self._js.delete(self.stream, letter.seq)
 
     async def _publish_once(self, subject: str, headers: Mapping[str, str], body: bytes) -> PublishAck | None:
         """Store a copy under its own subject; None if it is there already."""
@@ -392,8 +410,8 @@ class DeadLetters:
             raise ReplayLimit(
                 f"dead letter {seq} was replayed {letter.replays} times (limit {limit}); find out why it dies, or force it"
             )
-        subject = _literal(to or self.destination(letter))
-        stream = await self._destination_stream(subject, None if to else letter.stream)
+        subject = _literal(self.destination(letter) if to is None else to)
+        stream = await self._destination_stream(subject, letter.stream if to is None else None)
         death = Entry.parse(letter.entry)
         await self._finish_move(letter, death)
         if letter.kind == "tasks" and to is None:

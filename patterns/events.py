@@ -35,8 +35,6 @@ ATTEMPTS_KEY = "agents.max-deliver"
 class EventLane(Lane):
     """Settling an event: it stays in the stream, only this subscription moves on."""
 
-    removes_origin = False
-
     def entry(self, message: Message, stored_ns: int) -> Entry:
         """Entries of a subscription are named by its durable."""
         return Entry("events", self.durable, message.seq or 0, stored_ns)

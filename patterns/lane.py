@@ -14,6 +14,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import nats.errors
+from nats.aio.msg import Msg
 
 from patterns.config import DeliveryConfig
 from patterns.errors import Unavailable
@@ -39,9 +40,6 @@ class Lane:
         durable: The durable.
         delivery: How it delivers.
     """
-
-    removes_origin = True
-    """Whether a dead message is deleted from its stream; an event stays, other subscribers may need it."""
 
     def __init__(
         self, fleet: Fleet, kind: Kind, name: str, *, stream: str, durable: str, delivery: DeliveryConfig
@@ -135,14 +133,14 @@ class Lane:
     async def bury(
         self, delivery: Delivery, reason: str, error_type: str, error: str, cause: Exception | None = None
     ) -> None:
-        """Move the message to the dead letters: copy first, remove after; repeated by the next delivery if it breaks off."""
+        """Move the message to the dead letters: copy, tell, acknowledge; what breaks off is finished by the next delivery."""
         raw = delivery.raw
         if raw is None:
             return
         if await self.worth_burying(delivery):
             deliveries = delivery.attempt if delivery.attempt <= delivery.max_attempts else delivery.attempt - 1
-            stored_ns = int(raw.reply.split(".")[-2])
-            await self.fleet.dead_letters.bury(
+            stored_ns = stored_ns_of(raw)
+            stands = await self.fleet.dead_letters.bury(
                 self.entry(delivery.message, stored_ns),
                 StoredMessage(delivery.subject, delivery.seq, stored_ns, raw.headers or {}, raw.data),
                 reason=reason,
@@ -154,11 +152,25 @@ class Lane:
                 consumer=self.durable,
                 deliveries=deliveries,
                 message=delivery.message,
-                remove_origin=self.removes_origin,
+                remove_origin=False,
             )
-            await self.buried(delivery, reason, f"{error_type}: {error}" if error_type else error)
-            log.warning("%s is dead: %s %s %s", delivery, reason, error_type, error)
+            if stands:
+                await self.buried(delivery, reason, f"{error_type}: {error}" if error_type else error)
+                log.warning("%s is dead: %s %s %s", delivery, reason, error_type, error)
         await self.confirm(delivery)
+
+    async def finish_burial(self, delivery: Delivery) -> bool:
+        """Whether this message has its letter already, from a mover that broke off; what was left to do is done."""
+        if delivery.raw is None or delivery.deliveries < 2:
+            return False
+        letter = await self.fleet.dead_letters.find(self.entry(delivery.message, stored_ns_of(delivery.raw)))
+        if letter is None:
+            return False
+        delivery.settled = "dead"
+        if await self.worth_burying(delivery):
+            await self.buried(delivery, letter.reason, letter.error_text)
+        await self.confirm(delivery)
+        return True
 
     async def confirm(self, delivery: Delivery) -> None:
         """Double ack, repeated until the server has recorded it or the lease would be over."""
@@ -198,6 +210,11 @@ class Lane:
                 pause = min(pause * 2, 1.0)
             else:
                 return
+
+
+def stored_ns_of(raw: Msg) -> int:
+    """When the stream stored it, in nanoseconds since the epoch: the last but one token of an acknowledgement subject."""
+    return int(raw.reply.split(".")[-2])
 
 
 def _line_of(error: Exception | None) -> str:

@@ -21,7 +21,7 @@ from patterns.consumer import Consumer, Delivery
 from patterns.depth import QueueDepth, queue_depth
 from patterns.errors import InvalidMessage, MessageTooLarge, PatternError, QueueFull, UnknownDestination
 from patterns.jetstream import StoredMessage
-from patterns.lane import Lane
+from patterns.lane import Lane, stored_ns_of
 from patterns.ledger import TaskStatus
 from patterns.message import JSON_TYPE, MSG_ID, Outgoing, Receipt, decode, encode, encode_data, handling, new_id
 from patterns.names import Entry
@@ -247,12 +247,19 @@ class TaskLane(Lane):
             # The ledger cannot send it again after a crash, so it goes out first; running again repeats it de-duplicated.
             await self._send_result(delivery, dataclasses.replace(done, result=delivery.result))
 
+        dead = False
+
         def complete(record: TaskStatus | None) -> TaskStatus | None:
+            nonlocal dead
+            dead = record is not None and record.state in ("failed", "rejected")
             if record is not None and record.state == "completed":
                 return None
             return done if record is None else dataclasses.replace(done, submitted_at=record.submitted_at)
 
         record = await self.fleet.ledger.change(self.name, delivery.id, complete)
+        if dead or delivery.deliveries > 1:
+            # Another worker gave it up while this one was still at it; one of them had lost its lease.
+            await self._withdraw(delivery)
         if small and record is not None:
             await self._send_result(delivery, record)
         await self.confirm(delivery)
@@ -286,12 +293,11 @@ class TaskLane(Lane):
         await self.give_back(delivery, 0)
 
     async def worth_burying(self, delivery: Delivery) -> bool:
-        """A task that was completed (its acknowledgement got lost) is not dead."""
+        """A task that was completed (its acknowledgement got lost) or canceled is not dead."""
         record = await self.fleet.ledger.read(self.name, delivery.id)
         if record is not None and record.state == "completed":
             await self._send_result(delivery, record)
-            return False
-        return True
+        return record is None or record.state not in ("completed", "canceled")
 
     async def buried(self, delivery: Delivery, reason: str, error: str) -> None:
         """Ledger `failed` or `rejected`, and the submitter is told."""
@@ -304,8 +310,11 @@ class TaskLane(Lane):
             attempts = min(delivery.attempt, delivery.max_attempts)
             return dataclasses.replace(base, state=state, attempts=attempts, error=error[:512] or reason)
 
-        await self.fleet.ledger.change(self.name, delivery.id, fail)
-        if self.fleet.config.dead_letters.notify_sender:
+        record = await self.fleet.ledger.change(self.name, delivery.id, fail)
+        if record is not None and record.state == "completed":
+            # Another worker, which had lost its lease, finished it while the copy was on its way.
+            await self._withdraw(delivery)
+        elif self.fleet.config.dead_letters.notify_sender:
             generation = delivery.headers.get("Dead-Letter-Replays", "0")
             data = {
                 "task": delivery.id,
@@ -317,6 +326,10 @@ class TaskLane(Lane):
                 "agent": self.agent,
             }
             await self._send_outcome(delivery, "task.failed", f"{self.name}.{delivery.id}.failed.r{generation}", data)
+
+    async def _withdraw(self, delivery: Delivery) -> None:
+        if delivery.raw is not None:
+            await self.fleet.dead_letters.withdraw(self.entry(delivery.message, stored_ns_of(delivery.raw)))
 
     # -- results
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 
-from console.filters import parse
+from console.filters import Filter, parse
 from console.letters import record_of
 from console.operations.errors import UsageError
 from patterns import DeadLetter, Fleet, UnknownDeadLetter
@@ -25,6 +25,22 @@ class Selection:
     """How they were chosen, in words."""
 
 
+def read_choice(seqs: Sequence[int], expression: str | None, *, everything: bool) -> Filter | None:
+    """Check a choice without a server; the filter, if that is the choice.
+
+    Raises:
+        UsageError: None or more than one of the three, or an empty filter.
+        FilterError: The filter cannot be read.
+    """
+    if sum((bool(seqs), expression is not None, everything)) != 1:
+        raise UsageError("say which dead letters: SEQ..., --filter EXPR or --all (one of them)")
+    if expression is None:
+        return None
+    if not expression.strip():
+        raise UsageError("an empty filter would select everything: say --all if you mean it")
+    return parse(expression)
+
+
 async def select(
     fleet: Fleet, *, seqs: Sequence[int] = (), expression: str | None = None, everything: bool = False
 ) -> Selection:
@@ -40,15 +56,11 @@ async def select(
         UsageError: None or more than one of the three, or an empty filter.
         FilterError: The filter cannot be read.
     """
-    if sum((bool(seqs), expression is not None, everything)) != 1:
-        raise UsageError("say which dead letters: SEQ..., --filter EXPR or --all (one of them)")
+    wanted = read_choice(seqs, expression, everything=everything)
     if seqs:
         return await _by_sequence(fleet, seqs)
-    if expression is None:
+    if wanted is None:
         return Selection(tuple([letter async for letter in _all(fleet)]), (), "all")
-    if not expression.strip():
-        raise UsageError("an empty filter would select everything: say --all if you mean it")
-    wanted = parse(expression)
     letters = [letter async for letter in _all(fleet) if wanted.matches(record_of(letter))]
     return Selection(tuple(letters), (), wanted.describe())
 

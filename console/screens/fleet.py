@@ -71,6 +71,8 @@ class FleetScreen(ReplayScreen):
         )
         table.set_rows(fleet_rows(shown, self.runtime.session.settings.thresholds))
         card = self.query_one("#fleet-card")
+        # As tall as the whole fleet, not as what a filter leaves: the feed below must not jump.
+        card.styles.height = len(view.agents) + 3
         some = f"{len(shown)} of {len(view.agents)}" if len(shown) != len(view.agents) else f"{len(view.agents)}"
         suffix = f"  /{clean(self.expression, limit=40)}" if self.expression else ""
         order = "sorted by state" if table.sort is None else f"sorted by {table.sort[0]}"

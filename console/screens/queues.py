@@ -10,11 +10,11 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widget import Widget
 
-from console.monitor.view import Flow
+from console.monitor.view import Flow, Subscription
 from console.screens.base import label
 from console.screens.inspect import flow_pane
 from console.screens.replay import ReplayScreen
-from console.screens.rows import QUEUE_COLUMNS, queue_rows
+from console.screens.rows import QUEUE_COLUMNS, SUBSCRIPTION_COLUMNS, queue_rows, subscription_rows
 from console.widgets.row_table import RowTable
 
 
@@ -33,9 +33,13 @@ class QueuesScreen(ReplayScreen):
         self._flows: dict[str, Flow] = {}
 
     def body(self) -> ComposeResult:
-        """One table."""
+        """Queues above, event subscriptions below."""
         with Vertical(id="queues-card", classes="card"):
             yield RowTable(*QUEUE_COLUMNS, empty="reading the queues…", markable=False, id="queues-table")
+        with Vertical(id="subscriptions-card", classes="card"):
+            yield RowTable(
+                *SUBSCRIPTION_COLUMNS, empty="nobody subscribes to events", markable=False, id="subscriptions-table"
+            )
 
     def home(self) -> Widget:
         """The table."""
@@ -55,11 +59,19 @@ class QueuesScreen(ReplayScreen):
             else "no role matches the filter"
         )
         table.set_rows(queue_rows(shown, self.runtime.session.settings.thresholds))
+        self._paint_subscriptions(view.subscriptions)
         card = self.query_one("#queues-card")
+        card.styles.height = len(view.queues) + 3
         some = f"{len(shown)} of {len(view.queues)}" if len(shown) != len(view.queues) else f"{len(view.queues)}"
         label(card, f"queues  {some} roles", "sorted by state" if table.sort is None else f"sorted by {table.sort[0]}")
 
-    @on(RowTable.Selected)
+    def _paint_subscriptions(self, subscriptions: tuple[Subscription, ...]) -> None:
+        word = self.expression.lower()
+        shown = [each for each in subscriptions if not word or word in f"{each.agent} {' '.join(each.topics)}".lower()]
+        self.query_one("#subscriptions-table", RowTable).set_rows(subscription_rows(shown))
+        label(self.query_one("#subscriptions-card"), f"event subscriptions  {len(shown)}")
+
+    @on(RowTable.Selected, "#queues-table")
     def _inspect(self, event: RowTable.Selected) -> None:
         event.stop()
         flow = self._flows.get(event.key)

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from console.letters import cleaned
 from console.monitor.states import State
-from console.monitor.view import Flow
+from console.monitor.view import Flow, Subscription
 from console.settings import Thresholds
 from console.text import units
 from console.text.safe import clean
@@ -50,6 +50,15 @@ QUEUE_COLUMNS = (
     Column("dead", "DLQ", 4, align="right", priority=95, reverse_first=True),
     Column("history", "LAST 60 s", QUEUE_SPARK_WIDTH, priority=40, sortable=False),
 )
+SUBSCRIPTION_COLUMNS = (
+    Column("agent", "AGENT", 14, min_width=10, priority=100),
+    Column("name", "NAME", 10, min_width=6, priority=60),
+    Column("topics", "TOPICS", 20, min_width=12, flexible=True, priority=90),
+    Column("lag", "LAG", 6, align="right", priority=99, reverse_first=True),
+    Column("ack-pending", "ACK PEND", 8, align="right", priority=95, reverse_first=True),
+    Column("redelivered", "REDEL", 5, align="right", priority=70, reverse_first=True),
+    Column("waiting", "PULLS", 5, align="right", priority=80, reverse_first=True),
+)
 LETTER_COLUMNS = (
     Column("seq", "SEQ", 6, min_width=4, align="right", priority=100),
     Column("type", "TYPE", 16, min_width=12, priority=90),
@@ -58,7 +67,7 @@ LETTER_COLUMNS = (
     Column("replays", "REPLAYS", 11, priority=70),
 )
 GROUP_COLUMNS = (
-    Column("source", "SOURCE", 16, min_width=10, priority=100),
+    Column("source", "SOURCE", 23, min_width=14, priority=100),
     Column("cause", "CAUSE", 16, min_width=8, flexible=True, priority=90),
     Column("count", "COUNT", 5, align="right", priority=99),
     Column("ago", "AGO", 7, align="right", priority=70),
@@ -79,6 +88,26 @@ def queue_rows(flows: Iterable[Flow], thresholds: Thresholds) -> tuple[Row, ...]
     ordered = sorted(flows, key=lambda flow: (flow.state.rank, flow.name))
     top = max((max(flow.history, default=0) for flow in ordered), default=0)
     return tuple(_queue_row(flow, thresholds, max(top, thresholds.inbox_backlog)) for flow in ordered)
+
+
+def subscription_rows(subscriptions: Iterable[Subscription]) -> tuple[Row, ...]:
+    """Rows of the subscriptions, the one furthest behind first."""
+    ordered = sorted(subscriptions, key=lambda each: (-each.depth.pending, each.agent, each.name))
+    return tuple(
+        Row(
+            key=f"{each.agent}-{each.name}",
+            cells=(
+                Cell(each.agent),
+                Cell(each.name, "dim"),
+                Cell("  ".join(each.topics)),
+                _number(each.depth.pending),
+                _number(each.depth.ack_pending),
+                _number(each.depth.redelivered),
+                _number(each.depth.waiting),
+            ),
+        )
+        for each in ordered
+    )
 
 
 def _fleet_row(flow: Flow, thresholds: Thresholds, top: float) -> Row:

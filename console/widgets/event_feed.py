@@ -24,6 +24,7 @@ from textual.strip import Strip
 from textual.timer import Timer
 
 from console.text.safe import clean, fit, is_clean
+from console.widgets.row_paint import CURSOR
 
 CAPACITY: Final = 5000
 """Lines kept: 5 MB of ASCII when every body is as long as it may be."""
@@ -63,7 +64,11 @@ class EventFeed(ScrollView, can_focus=True):
 
     ALLOW_SELECT = False
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        f"event-feed--{part}" for part in ("dim", "bright", "good", "warn", "bad", "accent", "bold", "cursor")
+        f"event-feed--{part}"
+        for part in (
+            *("dim", "bright", "good", "warn", "bad", "accent", "bold"),
+            *("cursor", "cursor-bar", "cursor-dim"),
+        )
     }
     DEFAULT_CSS = """
     EventFeed {
@@ -80,6 +85,9 @@ class EventFeed(ScrollView, can_focus=True):
         & > .event-feed--accent { color: $accent; }
         & > .event-feed--bold { text-style: bold; }
         & > .event-feed--cursor { background: $block-cursor-blurred-background; }
+        & > .event-feed--cursor-bar { color: $text-muted; }
+        & > .event-feed--cursor-dim { color: $foreground 60%; }
+        &:focus > .event-feed--cursor-bar { color: $accent; }
         &:focus > .event-feed--cursor { background: $block-cursor-background; }
     }
     """
@@ -278,7 +286,7 @@ class EventFeed(ScrollView, can_focus=True):
         plain = self._style("", on_cursor)
         kind_width = min(max(width // 5, 14), 26)
         parts = [
-            (" ", plain),
+            (CURSOR, self._style("cursor-bar", True)) if on_cursor else (" ", plain),
             (_fit(*((line.time, 12) if width >= _NARROW else (line.time[:8], 8))), self._style("dim", on_cursor)),
             (_fit(line.kind, kind_width), self._style(line.kind_style or "", on_cursor)),
         ]
@@ -294,6 +302,8 @@ class EventFeed(ScrollView, can_focus=True):
         style = self._styles.get((names, on_cursor))
         if style is None:
             parts = [f"event-feed--{name}" for name in names.split()]
+            if on_cursor:  # where the dim colour is hard to read, and in 16 colours is that of the background
+                parts = ["event-feed--cursor-dim" if part == "event-feed--dim" else part for part in parts]
             style = self.get_component_rich_style(*parts) if parts else self.rich_style
             if on_cursor:
                 style += Style(bgcolor=self.get_component_rich_style("event-feed--cursor").bgcolor)

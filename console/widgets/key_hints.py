@@ -95,7 +95,7 @@ class KeyHints(Widget):
         return list(hints.values())
 
     def _display(self, binding: Binding) -> str:
-        # A keymap and a description may come from the user's settings.
+        # The keymap comes from the user's settings.
         return clean(self.app.get_key_display(binding), limit=20)
 
     def _fitting(self) -> list[_Hint]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -13,18 +14,22 @@ from console.text.safe import clean, fit, is_clean
 from console.widgets.row_model import GAP, Column, Placed, Row, arrange
 
 MARK: Final = "\u25a0"
+CURSOR: Final = "\u258e"
+"""Before the cursor's line: in 16 colours, and to some eyes, its background alone does not show."""
+
 PREFIX: Final = 3
 """Cells before the first column: a margin, the glyph, a space."""
 
 _ASCENDING: Final = "\u25b2"
 _DESCENDING: Final = "\u25bc"
 _SPACES: Final = " " * GAP
+_DIM: Final = re.compile(r"\bdim\b")
 
 
 COMPONENTS: Final = {
     f"row-table--{part}"
-    for part in ("dim", "bright", "good", "warn", "bad", "accent", "bold", "header", "cursor", "mark", "empty")
-}
+    for part in ("dim", "bright", "good", "warn", "bad", "accent", "bold", "header", "mark", "empty")
+} | {"row-table--cursor", "row-table--cursor-bar", "row-table--cursor-dim"}
 """The component classes of the table, which a theme or a style sheet may change."""
 
 STYLE: Final = """
@@ -43,6 +48,9 @@ RowTable {
     & > .row-table--bold { text-style: bold; }
     & > .row-table--header { color: $text-muted; text-style: bold; }
     & > .row-table--cursor { background: $block-cursor-blurred-background; }
+    & > .row-table--cursor-bar { color: $text-muted; }
+    & > .row-table--cursor-dim { color: $foreground 60%; }
+    &:focus > .row-table--cursor-bar { color: $accent; }
     &:focus > .row-table--cursor { background: $block-cursor-background; }
 }
 """
@@ -86,7 +94,8 @@ class RowPainter:
         names = names or ""
         style = self._styles.get((names, on_cursor))
         if style is None:
-            style = self._style_of(names)
+            # On the cursor's background the dim colour is hard to read, and in 16 colours they are the same.
+            style = self._style_of(_DIM.sub("cursor-dim", names) if on_cursor else names)
             if on_cursor:
                 style += Style(bgcolor=self._style_of("cursor").bgcolor)
             self._styles[names, on_cursor] = style
@@ -108,8 +117,8 @@ class RowPainter:
 
     def row(self, row: Row, *, on_cursor: bool, marked: bool) -> list[Segment]:
         """One row: margin, glyph and cells. A mark takes the place of a missing glyph, or else the margin."""
-        margin, glyph = " ", row.glyph or " "
-        margin_style, glyph_style = self.style(on_cursor=on_cursor), self.style(row.glyph_style, on_cursor=on_cursor)
+        margin, margin_style = (CURSOR, self.style("cursor-bar", on_cursor=True)) if on_cursor else (" ", self.style())
+        glyph, glyph_style = row.glyph or " ", self.style(row.glyph_style, on_cursor=on_cursor)
         if marked:
             mark_style = self.style("mark", on_cursor=on_cursor)
             if row.glyph:

@@ -131,7 +131,9 @@ async def test_the_cursor_is_seen_only_when_not_following():
             return [app.feed.render_line(y)._segments[0].style.bgcolor for y in range(5)]
 
         assert len(set(backgrounds())) == 1
+        assert {each[0] for each in screen_lines(app)} == {" "}
         await pilot.press("up")
+        assert [each[0] for each in screen_lines(app)[:5]] == [" ", " ", " ", "▎", " "]
         assert len(set(backgrounds())) == 2
         assert backgrounds()[3] != backgrounds()[4]
 

@@ -243,16 +243,17 @@ async def test_the_themes_reach_the_widgets(theme):
         for each in THEMES:
             app.register_theme(each)
         app.theme = theme.name
-        styles = ("dim", "good", "warn", "bad", "accent", "bright")
+        styles = ("dim", "good", "warn", "bad", "accent", "bright", "cursor")
         table = app.query_one(RowTable)
-        table.set_rows(Row(style, (Cell(style, style),)) for style in styles)
+        table.set_rows(Row(style, (Cell(style, None if style == "cursor" else style),)) for style in styles)
+        table.move_cursor("cursor")
         await pilot.pause()
         tokens = [app.theme_variables[name] for name in ("text-muted", "success", "warning", "error", "accent", "text")]
-        shown = [style_of(app, 2 + at, style).color for at, style in enumerate(styles)]
+        shown = [style_of(app, 2 + at, style).color for at, style in enumerate(styles[:-1])]
         assert shown == [Color.parse(token).rich_color for token in tokens]
         assert tokens[0] == theme.variables["text-muted"]
         cursor = Color.parse(theme.variables["block-cursor-background"]).rich_color
-        assert style_of(app, 2, "dim").bgcolor == cursor
+        assert style_of(app, 8, "cursor").bgcolor == cursor
         assert style_of(app, 0, "agent-console").bgcolor == Color.parse(theme.accent).rich_color
 
 

@@ -307,6 +307,14 @@ async def test_hostile_cells_are_inert():
         assert all(len(line) == 80 for line in shown.split("\n"))
 
 
+async def test_the_cursor_is_seen_without_colour():
+    app = TableApp()
+    async with app.run_test(size=(100, 12)) as pilot:
+        app.table.set_rows(rows(3))
+        await pilot.press("down")
+        assert [line[0] for line in screen_lines(app)[1:4]] == [" ", "▎", " "]
+
+
 async def test_wide_glyphs_keep_the_columns_aligned():
     app = TableApp(Column("a", "A", 7), Column("b", "B", 6, align="right"))
     async with app.run_test(size=(40, 6)) as pilot:
@@ -314,7 +322,7 @@ async def test_wide_glyphs_keep_the_columns_aligned():
         await pilot.pause()
         first, second = (app.table.render_line(y) for y in (1, 2))
         assert first.cell_length == second.cell_length == 40
-        assert first.text.startswith("   東京都…       1")
+        assert first.text.startswith("▎  東京都…       1")
         assert second.text.startswith("   plain         2")
 
 
@@ -330,7 +338,7 @@ async def test_groups_have_columns_of_their_own():
         app.table.set_rows((Row("g", cells, "▾", "accent", variant="group", markable=False), row(1, indent=1)))
         await pilot.pause()
         lines = screen_lines(app)
-        assert lines[0].startswith(" ▾ tasks.backend     TimeoutError: model did ")
+        assert lines[0].startswith("▎▾ tasks.backend     TimeoutError: model did ")
         assert lines[0].rstrip().endswith("12")
         assert lines[1].startswith("     agent-1")
 

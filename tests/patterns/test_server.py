@@ -229,6 +229,7 @@ def assert_refused(server: LocalServer, match: str) -> None:
         ('http: "[::]:-1"', r"beyond loopback, on \[?::"),
         ('leafnodes { listen: "0.0.0.0:-1" }', "beyond loopback"),
         ('server_name: m\nmqtt { listen: "0.0.0.0:-1" }', "beyond loopback"),
+        ('server_name: c\ncluster { name: c, port: -1, routes: ["nats://127.0.0.1:1"] }', "beyond loopback"),
     ],
 )
 def test_bad_configuration_is_refused_and_leaves_nothing(
@@ -252,12 +253,14 @@ def test_missing_executable_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, 
         find_binary.__wrapped__()
 
 
-def test_taken_port_and_unusable_directory_are_refused(tmp_path: Path) -> None:
+def test_taken_port_and_unusable_directory_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         assert_refused(LocalServer(port=listener.getsockname()[1]), "address already in use")
     file = tmp_path / "file"
     file.touch()
     assert_refused(LocalServer(data_dir=file / "store"), "cannot prepare .*: Not a directory")
+    monkeypatch.setattr(tempfile, "tempdir", str(file))
+    assert_refused(LocalServer(), "cannot prepare .*: Not a directory")
 
 
 def test_server_that_hangs_is_given_up(tmp_path: Path) -> None:
@@ -292,8 +295,8 @@ def test_listens_on_loopback_only(config: str) -> None:
 async def test_configuration_is_used() -> None:
     config = 'max_payload: 2048\nauthorization { user: operator, password: "it is secret" }'
     with LocalServer(config=config) as server:
-        with pytest.raises(nats.errors.Error):
-            await nats.connect(server.url, allow_reconnect=False, error_cb=ignore)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as stranger:
+            assert b'"auth_required":true' in stranger.recv(4096)
         client = await nats.connect(server.url, user="operator", password="it is secret", error_cb=ignore)
         assert client.max_payload == 2048
         assert (await client.jetstream().account_info()).streams == 0
