@@ -18,6 +18,9 @@ from patterns import Fleet
 
 log = logging.getLogger("console")
 
+LEAVING = 0.2
+"""Seconds after which a task that has not ended is cancelled once more."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
@@ -98,6 +101,9 @@ class Runtime:
             for job in self.jobs:
                 job.cancel()
             await asyncio.gather(*self._running, return_exceptions=True)
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            while left := [task for task in self._tasks if not task.done()]:
+                # Once is not enough: `asyncio.wait_for` of Python 3.11 swallows a cancellation that meets the arrival of
+                # what was waited for, and the end of a job has just woken the monitor.
+                for task in left:
+                    task.cancel()
+                await asyncio.wait(left, timeout=LEAVING)

@@ -161,6 +161,14 @@ class Agent:
     # -- living
 
     async def __aenter__(self) -> Self:
+        try:
+            await self._begin()
+        except BaseException:
+            await asyncio.shield(self.stop(0))
+            raise
+        return self
+
+    async def _begin(self) -> None:
         # A responder first: a task this agent takes may need it.
         if self._requests:
             self._responder = self.fleet.requests.responder(self.id, role=self.role)
@@ -173,7 +181,6 @@ class Agent:
             self._start_routed(self.fleet.inbox(self.id).consumer(), self._messages)
         if self._tasks and self.role is not None:
             self._start_routed(self.fleet.tasks(self.role).worker(self.id, concurrency=self.concurrency), self._tasks)
-        return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None

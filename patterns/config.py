@@ -6,6 +6,7 @@ All durations are seconds as floats, like nats-py's own.
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,8 +41,10 @@ class RetryPolicy:
 
     def delay(self, attempt: int) -> float:
         """Seconds to wait after attempt number `attempt` (1 is the first) has failed."""
-        exponent = min(max(attempt, 1) - 1, 64)
-        plain = min(self.base * self.factor**exponent, self.max)
+        try:
+            plain = min(self.base * self.factor ** (max(attempt, 1) - 1), self.max)
+        except OverflowError:
+            plain = self.max if self.base else 0.0
         return plain * (1 + random.uniform(-self.jitter, self.jitter))  # noqa: S311 - spreads load, guards nothing
 
 
@@ -215,7 +218,7 @@ def _fits(annotation: str, value: Any, current: Any) -> bool:
     if isinstance(value, bool) or annotation == "bool":
         return isinstance(value, bool) and annotation == "bool"
     if "float" in annotation:
-        return isinstance(value, int | float) or (value is None and "None" in annotation)
+        return (isinstance(value, int | float) and math.isfinite(value)) or (value is None and "None" in annotation)
     if annotation == "int":
         return isinstance(value, int)
     return isinstance(value, Mapping if isinstance(current, Mapping) else type(current))

@@ -35,6 +35,19 @@ log = logging.getLogger("patterns")
 TRANSIENT = (Unavailable, APIError, nats.errors.Error, OSError)
 """What a server that is away, restarting or electing a leader makes us see."""
 
+
+async def end(*tasks: asyncio.Task[Any], every: float) -> None:
+    """Cancel tasks and wait for their end, again each `every` seconds.
+
+    Once is not enough: `asyncio.wait_for` of Python 3.11, which nats-py builds on, swallows a cancellation that meets the
+    arrival of what was waited for.
+    """
+    while left := [task for task in tasks if not task.done()]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=every)
+
+
 Handler = Callable[["Delivery"], Awaitable[Any]]
 """A coroutine function; what it returns is a task's result."""
 
@@ -194,7 +207,10 @@ class Delivery:
         if exc is not None and not isinstance(exc, Exception):
             await asyncio.shield(self._guarded(self.hand_back()))
             return False
-        await asyncio.shield(self._settle_by(exc))
+        settling = asyncio.ensure_future(self._settle_by(exc))
+        # If this block is cancelled nobody awaits the rest any more, and asyncio would print the trace of its error.
+        settling.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(settling)
         return exc is not None
 
     async def _settle_by(self, error: Exception | None) -> None:
@@ -238,7 +254,7 @@ class Delivery:
         """Extend the lease and watch for cancellation and `max_runtime` until the handler ends."""
         started = time.monotonic()
         interval = lane.delivery.heartbeat_interval
-        while True:
+        while not self.settled:
             left = started + lane.delivery.max_runtime - time.monotonic()
             await asyncio.sleep(max(0.0, min(interval, left)))
             if left <= interval:
@@ -249,6 +265,7 @@ class Delivery:
                     return self._interrupt("canceled")
             except (PatternError, *TRANSIENT) as error:
                 log.warning("%s: lease not extended: %s", self, error)
+        return None
 
     def _interrupt(self, why: Literal["max_runtime", "canceled"]) -> None:
         if self._owner is not None and not self.settled:
@@ -334,15 +351,11 @@ class Consumer:
         self._stopping.set()
         await self._close_pull()
         if self._background is not None:
-            self._background.cancel()
-            await asyncio.gather(self._background, return_exceptions=True)
+            await end(self._background, every=0.2)
             self._background = None
         if self.running:
             await asyncio.wait(self.running, timeout=self.lane.drain_grace if grace is None else grace)
-        for task in self.running:
-            task.cancel()
-        if self.running:
-            await asyncio.gather(*self.running, return_exceptions=True)
+        await end(*self.running, every=5.0)
 
     async def __aenter__(self) -> Self:
         return self
@@ -391,7 +404,8 @@ class Consumer:
                 if left <= 0:
                     return None
                 try:
-                    await asyncio.wait_for(self._stopping.wait(), min(pause, left))
+                    async with asyncio.timeout(min(pause, left)):
+                        await self._stopping.wait()
                 except TimeoutError:
                     pause = min(pause * 2, 5.0)
         return None

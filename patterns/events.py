@@ -80,9 +80,7 @@ class Watch:
                 stored.clear()
                 page = await fleet.jetstream.read(stream, start=position, limit=500, subject=single)
                 if page.remaining > self._backlog:
-                    position = await self._skip(
-                        stream, page.messages[-1].seq if page.messages else position, page.remaining
-                    )
+                    position = await self._skip(stream, single, position, len(page.messages) + page.remaining)
                     continue
                 for message in page.messages:
                     position = message.seq + 1
@@ -93,7 +91,8 @@ class Watch:
                 self.caught_up.set()
                 try:
                     # Events stored while we were reconnecting ring no bell: look again now and then.
-                    await asyncio.wait_for(stored.wait(), fleet.config.poll)
+                    async with asyncio.timeout(fleet.config.poll):
+                        await stored.wait()
                 except TimeoutError:
                     continue
                 self.caught_up.clear()
@@ -117,12 +116,14 @@ class Watch:
                 high = middle
         return low
 
-    async def _skip(self, stream: str, seq: int, remaining: int) -> int:
+    async def _skip(self, stream: str, pattern: str, position: int, behind: int) -> int:
+        """Where to go on after leaving out most of the `behind` events from `position` on."""
         info = await self._fleet.jetstream.stream_info(stream)
-        last = int(info["state"]["last_seq"]) if info else seq
-        position = max(seq + 1, last - self._backlog // 2)
-        self.dropped += max(0, min(remaining, position - seq))
-        return position
+        last = int(info["state"]["last_seq"]) if info else position
+        ahead = max(position + 1, last - self._backlog // 2)
+        page = await self._fleet.jetstream.read(stream, start=ahead, limit=1, subject=pattern)
+        self.dropped += max(0, behind - len(page.messages) - page.remaining)
+        return ahead
 
     def _decode(self, stored: StoredMessage) -> Message:
         fleet = self._fleet
@@ -258,7 +259,7 @@ class EventBus:
             max_deliver=-1,
             filter_subjects=filters,
             deliver_policy=api.DeliverPolicy.ALL if since == "all" else api.DeliverPolicy.NEW,
-            metadata={ATTEMPTS_KEY: str(delivery.max_deliver)},
+            metadata={ATTEMPTS_KEY: str(delivery.max_deliver), "agents.receipts": "1"},
         )
         if isinstance(since, datetime):
             config.deliver_policy = api.DeliverPolicy.BY_START_TIME

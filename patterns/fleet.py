@@ -19,6 +19,7 @@ from nats.aio.client import Client
 from patterns import provision
 from patterns.agent import Agent
 from patterns.config import FleetConfig
+from patterns.consumer import end
 from patterns.deadletters import DeadLetters
 from patterns.depth import QueueDepth, depth_of
 from patterns.errors import ConnectError, PatternError, Unavailable, UnsupportedServer
@@ -274,8 +275,7 @@ async def _connected(
         await _check_server(fleet)
         yield fleet
     finally:
-        watchdog.cancel()
-        await asyncio.gather(watchdog, return_exceptions=True)
+        await end(watchdog, every=0.2)
         if fleet is not None:
             await fleet.close()
         await _leave(nc)
@@ -299,12 +299,13 @@ async def _open(servers: str | Sequence[str], options: Mapping[str, Any]) -> Cli
         "name": "nats-agent-patterns",
         "ping_interval": 10,
         "max_outstanding_pings": 2,
+        "connect_timeout": 2,
         **options,
+        "max_reconnect_attempts": 1,
+        "reconnect_time_wait": 0.1,
     }
     try:
-        nc = await nats.connect(
-            servers=urls, connect_timeout=2, max_reconnect_attempts=1, reconnect_time_wait=0.1, **given
-        )
+        nc = await nats.connect(servers=urls, **given)
     except (nats.errors.Error, OSError, TimeoutError) as error:
         cause = next((e for e in reversed([*last, error]) if "uthoriz" in str(e) or "uthentic" in str(e)), None)
         if cause is not None:
@@ -314,7 +315,7 @@ async def _open(servers: str | Sequence[str], options: Mapping[str, Any]) -> Cli
             f"no NATS server answers at {_shown(urls)}: {str(reason) or type(reason).__name__}"
         ) from None
     nc.options["max_reconnect_attempts"] = -1
-    nc.options["reconnect_time_wait"] = 0.5
+    nc.options["reconnect_time_wait"] = options.get("reconnect_time_wait", 0.5)
     return nc
 
 

@@ -48,7 +48,8 @@ class InboxLane(Lane):
                 except (PatternError, *TRANSIENT) as error:
                     log.debug("%s: sweep failed, the next one tries again: %s", self.durable, error)
                 try:
-                    await asyncio.wait_for(exhausted.wait(), SWEEP_INTERVAL)
+                    async with asyncio.timeout(SWEEP_INTERVAL):
+                        await exhausted.wait()
                 except TimeoutError:
                     continue
         finally:

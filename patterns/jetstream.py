@@ -418,7 +418,8 @@ class JetStream:
         try:
             await self.nc.publish(f"{self.prefix}.DIRECT.GET.{stream}", json.dumps(request).encode(), reply=inbox)
             while True:
-                msg = await asyncio.wait_for(replies.get(), 5.0)
+                async with asyncio.timeout(5.0):
+                    msg = await replies.get()
                 headers = msg.headers or {}
                 status = headers.get("Status")
                 if status == "503":
@@ -503,7 +504,8 @@ class Pull:
             # While disconnected nothing wakes us; look again soon instead of buffering a pull for each round.
             patience = deadline - now + 0.25 if nc.is_connected else 0.1
             try:
-                await asyncio.wait_for(self._wake.wait(), max(0.01, patience))
+                async with asyncio.timeout(max(0.01, patience)):
+                    await self._wake.wait()
             except TimeoutError:
                 if nc.is_connected:
                     self._until = 0.0

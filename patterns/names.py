@@ -363,13 +363,13 @@ class Names:
 
     def place_of(self, stream: str) -> Place | None:
         """What a stream of this organization is for, or None for a stream that is not the library's."""
+        if stream in (f"KV_{self.ledger_bucket}", f"KV_{self.receipts_bucket}"):
+            return Place("ledger" if stream.endswith("TASKS") else "receipts", "")
         if self._stream and not stream.startswith(self._stream):
             return None
         rest = stream[len(self._stream) :]
         if rest in ("EVENTS", "DLQ"):
             return Place("events" if rest == "EVENTS" else "dlq", "")
-        if not self._stream and stream in (f"KV_{self.ledger_bucket}", f"KV_{self.receipts_bucket}"):
-            return Place("ledger" if stream.endswith("TASKS") else "receipts", "")
         for prefix, kind in (("INBOX_", "inbox"), ("TASKS_", "tasks")):
             name = rest.removeprefix(prefix).lower()
             if rest.startswith(prefix) and rest == rest.upper() and _ID.fullmatch(name):

@@ -269,15 +269,12 @@ class Responder:
 
     async def _answer(self, msg: Msg, request: Message, handler: RequestHandler) -> None:
         left = None if request.expires_at is None else (request.expires_at.timestamp() - time.time())
+        deadline = asyncio.timeout(left)
         try:
             with handling(request):
-                async with asyncio.timeout(left):
+                async with deadline:
                     result = await handler(request)
                 outgoing = encode(request.type, result, source=self.agent_id)
-        except TimeoutError:
-            # Nobody waits any more; an answer now would only surprise.
-            self.stats.expired += 1
-            return
         except Reject as error:
             await self._refuse(msg, 422, error.reason)
             return
@@ -285,6 +282,10 @@ class Responder:
             await self._refuse(msg, 500, f"InvalidMessage: {error}")
             return
         except Exception as error:  # whatever a handler raises is the caller's 500, without a trace
+            if deadline.expired():
+                # Nobody waits any more; an answer now would only surprise.
+                self.stats.expired += 1
+                return
             log.warning("%s failed on %s: %s: %s", self.agent_id, msg.subject, type(error).__name__, error)
             await self._refuse(msg, 500, f"{type(error).__name__}: {error}")
             return

@@ -142,7 +142,8 @@ class TaskQueue:
                     raise TimeoutError(f"task {task_id} of {self.role} has not ended within {timeout:g} s")
                 try:
                     # A write while we were reconnecting rings no bell: look again now and then.
-                    await asyncio.wait_for(changed.wait(), min(left, self._fleet.config.poll))
+                    async with asyncio.timeout(min(left, self._fleet.config.poll)):
+                        await changed.wait()
                 except TimeoutError:
                     continue
         finally:

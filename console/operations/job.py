@@ -84,6 +84,7 @@ class Job:
         """
         self.guard.require(self.plan.action)
         self.state, self.started = "running", time.monotonic()
+        begun = 0
         try:
             for number, item in enumerate(self.plan.items):
                 wait = self.started + number / self.plan.rate - time.monotonic()
@@ -91,14 +92,20 @@ class Job:
                     await asyncio.wait_for(self._cancelled.wait(), max(0.0, wait))
                 if self._cancelled.is_set():
                     break
+                begun += 1
                 self.results.append(await self._replay(item))
         finally:
-            done = len(self.results)
+            broken = begun > len(self.results)
+            self.results += [
+                ItemResult(item.letter.seq, "in doubt", "the job broke off within it")
+                for item in self.plan.items[len(self.results) : begun]
+            ]
             self.results += [
                 ItemResult(item.letter.seq, "not started", "the job was stopped before it")
-                for item in self.plan.items[done:]
+                for item in self.plan.items[begun:]
             ]
-            self.state = "cancelled" if self._cancelled.is_set() or done < self.plan.count else "completed"
+            stopped = self._cancelled.is_set() or begun < self.plan.count
+            self.state = "failed" if broken else "cancelled" if stopped else "completed"
             self.ended = time.monotonic()
         await self._announce()
 

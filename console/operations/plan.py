@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from console.letters import by_origin
-from console.operations.errors import UsageError
+from console.operations.errors import Refused, UsageError
 from console.operations.selection import Selection
 from console.settings import ReplayPolicy, Settings
 from console.text.safe import clean
@@ -150,10 +150,13 @@ async def plan_replay(
 
     Raises:
         UsageError: The rate is out of range, or `to` is nothing that can be published to.
+        Refused: The DLQ does not let its letters be deleted: they would stay, and be replayed again.
         Unavailable: The destinations cannot be checked.
     """
     if not 1 <= rate <= FASTEST:
         raise UsageError(f"rate {rate:g} is out of range: 1 to {FASTEST:g} messages a second")
+    if selection.letters:
+        await _require_deletable(fleet)
     stored = _Destinations(fleet)
     if to is not None and (problem := await stored.problem(to)):
         raise UsageError(f"--to {clean(to)}: {problem}")
@@ -212,6 +215,15 @@ def policy_of(settings: Settings) -> Callable[[DeadLetter], ReplayPolicy]:
         return settings.policy_for("inbox", agent)
 
     return policy
+
+
+async def _require_deletable(fleet: Fleet) -> None:
+    config = (await fleet.jetstream.stream_info(fleet.dead_letters.stream) or {}).get("config", {})
+    forbidden = next((flag for flag in ("sealed", "deny_delete") if config.get(flag)), None)
+    if forbidden:
+        raise Refused(
+            f"stream {fleet.dead_letters.stream} is configured with {forbidden}: a replayed letter could not be removed"
+        )
 
 
 class _Destinations:

@@ -11,6 +11,8 @@ from console.operations.errors import UsageError
 from patterns import DeadLetter, Fleet, UnknownDeadLetter
 
 PAGE = 500
+NEWEST = 2**64 - 1
+"""The largest sequence there can be; beyond, the server answers with an error instead of "not there"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,9 @@ def freeze(letters: Iterable[DeadLetter], text: str) -> Selection:
 async def _by_sequence(fleet: Fleet, seqs: Sequence[int]) -> Selection:
     letters, missing = [], []
     for seq in dict.fromkeys(seqs):
+        if not 1 <= seq <= NEWEST:
+            missing.append(seq)
+            continue
         try:
             letters.append(await fleet.dead_letters.get(seq))
         except UnknownDeadLetter:

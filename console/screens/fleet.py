@@ -63,7 +63,7 @@ class FleetScreen(ReplayScreen):
             and (not self.problems_only or flow.findings or flow.dead_letters)
         ]
         table.empty = (
-            "no agent has an inbox here: Fleet.provision(agents=[...]) makes one, `agent-console demo` shows how it looks"
+            "no agent has an inbox here\n\nFleet.provision(agents=[...]) makes one; `agent-console demo` shows how it looks."
             if not view.agents
             else "no problems"
             if self.problems_only
@@ -72,7 +72,7 @@ class FleetScreen(ReplayScreen):
         table.set_rows(fleet_rows(shown, self.runtime.session.settings.thresholds))
         card = self.query_one("#fleet-card")
         # As tall as the whole fleet, not as what a filter leaves: the feed below must not jump.
-        card.styles.height = len(view.agents) + 3
+        card.styles.height = max(len(view.agents), 5) + 3
         some = f"{len(shown)} of {len(view.agents)}" if len(shown) != len(view.agents) else f"{len(view.agents)}"
         suffix = f"  /{clean(self.expression, limit=40)}" if self.expression else ""
         order = "sorted by state" if table.sort is None else f"sorted by {table.sort[0]}"

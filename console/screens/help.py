@@ -62,7 +62,8 @@ def _rows(screen: Screen[object]) -> list[tuple[str, list[tuple[str, str]]]]:
     sections: dict[str, dict[str, tuple[list[str], str]]] = {}
     for active in screen.active_bindings.values():
         binding = active.binding
-        if not binding.description:
+        # Keys without an id are Textual's own plumbing (scrolling a pane, moving the focus).
+        if not binding.description or not binding.id:
             continue
         section = "this screen" if active.node is screen else "everywhere" if active.node is screen.app else "list"
         keys, _ = sections.setdefault(section, {}).setdefault(binding.action, ([], binding.description))

@@ -26,6 +26,15 @@ from console.widgets.row_table import RowTable
 from patterns import DeadLetter
 
 
+class LetterTable(RowTable):
+    """Causes and their letters: left and right fold and open, as in any tree."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("left,h", "screen.fold", "fold", show=False, id="letters.fold"),
+        Binding("right,l", "screen.unfold", "unfold", show=False, id="letters.unfold"),
+    ]
+
+
 class LettersScreen(ReplayScreen):
     """The dead letters."""
 
@@ -33,8 +42,6 @@ class LettersScreen(ReplayScreen):
     CSS_PATH = "../styles/letters.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("R", "replay", "replay…", id="letters.replay"),
-        Binding("left,h", "fold", "fold", show=False, id="letters.fold"),
-        Binding("right,l", "unfold", "unfold", show=False, id="letters.unfold"),
         Binding("tab", "other_pane", "read", show=False, id="letters.pane"),
     ]
 
@@ -50,7 +57,7 @@ class LettersScreen(ReplayScreen):
         """Table left, letter right."""
         with Horizontal(id="letters-body"):
             with Vertical(id="letters-card", classes="card"):
-                yield RowTable(
+                yield LetterTable(
                     *LETTER_COLUMNS,
                     variants={"group": GROUP_COLUMNS},
                     empty="reading the dead letters…",
@@ -92,7 +99,7 @@ class LettersScreen(ReplayScreen):
         self._shown = {str(letter.seq): letter for letter in shown}
         table = self.table
         table.empty = (
-            "no dead letters: everything that was sent has been handled or still waits"
+            "no dead letters\n\nWhat was sent has been handled, or still waits."
             if not letters
             else "no dead letter matches the filter"
         )

@@ -54,14 +54,14 @@ class QueuesScreen(ReplayScreen):
         word = self.expression.lower()
         shown = [flow for flow in view.queues if not word or word in f"{flow.name} {flow.state.value}".lower()]
         table.empty = (
-            "no role has a queue here: Fleet.provision(roles=[...]) makes one"
+            "no role has a queue here\n\nFleet.provision(roles=[...]) makes one."
             if not view.queues
             else "no role matches the filter"
         )
         table.set_rows(queue_rows(shown, self.runtime.session.settings.thresholds))
         self._paint_subscriptions(view.subscriptions)
         card = self.query_one("#queues-card")
-        card.styles.height = len(view.queues) + 3
+        card.styles.height = max(len(view.queues), 5) + 3
         some = f"{len(shown)} of {len(view.queues)}" if len(shown) != len(view.queues) else f"{len(view.queues)}"
         label(card, f"queues  {some} roles", "sorted by state" if table.sort is None else f"sorted by {table.sort[0]}")
 
