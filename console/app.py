@@ -29,7 +29,7 @@ class ConsoleApp(App[int]):
 
     TITLE = "agent-console"
     CSS_PATH = "styles/app.tcss"
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (100, "-wide")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012 - Textual declares it so
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("1", "screen('fleet')", "fleet", show=False, id="app.fleet"),
         Binding("2", "screen('queues')", "queues", show=False, id="app.queues"),

@@ -160,8 +160,11 @@ class Lane:
         await self.confirm(delivery)
 
     async def finish_burial(self, delivery: Delivery) -> bool:
-        """Whether this message has its letter already, from a mover that broke off; what was left to do is done."""
-        if delivery.raw is None or delivery.deliveries < 2:
+        """Whether this message has its letter already, from a mover that broke off; what was left to do is done.
+
+        Asked at each delivery: a server that was killed forgets the last deliveries and counts from 1 again.
+        """
+        if delivery.raw is None:
             return False
         letter = await self.fleet.dead_letters.find(self.entry(delivery.message, stored_ns_of(delivery.raw)))
         if letter is None:

@@ -211,7 +211,7 @@ async def _replay(options: GlobalOptions, asked: Request, interrupt: Interrupt) 
     from console import report
     from console.commands import opening
     from console.operations.job import Job
-    from console.operations.plan import plan_replay
+    from console.operations.plan import plan_replay, policy_of
     from console.operations.selection import read_choice, select
 
     # A choice that cannot be meant is refused without asking a server.
@@ -223,7 +223,10 @@ async def _replay(options: GlobalOptions, asked: Request, interrupt: Interrupt) 
     async with place.connected() as fleet:
         chosen = await select(fleet, seqs=asked.seqs, expression=asked.expression, everything=asked.everything)
         rate = asked.rate if asked.rate is not None else max(1.0, place.settings.replay_rate)
-        plan = await plan_replay(fleet, chosen, rate=rate, to=asked.to, force=asked.force, reason=asked.reason)
+        policy = policy_of(place.settings)
+        plan = await plan_replay(
+            fleet, chosen, rate=rate, policy=policy, to=asked.to, force=asked.force, reason=asked.reason
+        )
         if asked.dry_run or not asked.yes:
             if asked.as_json:
                 out.json(plan.as_json())
@@ -243,13 +246,27 @@ async def _replay(options: GlobalOptions, asked: Request, interrupt: Interrupt) 
 
 
 def _unconfirmed(plan: Plan, asked: Request) -> int:
-    if asked.dry_run or not plan.count:
+    if asked.dry_run:
         return running.OK
+    if not plan.count:
+        return _nothing_left(plan)
     tell(f"nothing was changed: add --yes to {plan.action} {_letters_text(plan.count)}, or --dry-run to just look")
     return running.UNCONFIRMED
 
 
+def _nothing_left(plan: Plan) -> int:
+    """Exit code of a plan without items: refused if a policy took the last one."""
+    from console.operations.errors import Refused
+
+    if plan.refused:
+        tell(f"refused: a policy protects {_letters_text(plan.refused)} from being repeated, --force overrides it")
+        return Refused.exit_code
+    return running.OK
+
+
 def _ended(job: Job) -> int:
+    if not job.plan.count:
+        return _nothing_left(job.plan)
     if job.exit_code:
         unfinished = job.count("failed", "in doubt", "not started")
         tell(

@@ -219,7 +219,7 @@ class Simulation:
     async def _count_runs(self) -> None:
         """Find the number of this run: on a kept store the ids of an earlier one with this seed would all be duplicates."""
         while True:
-            first = next(item for item in self._plan() if item.kind == "task" and not item.flaw)
+            first = next(item for item in self._plan() if item.kind == "task")
             if await self.fleet.tasks(first.to).status(first.id) is None:
                 break
             self._run += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from itertools import pairwise
 from typing import Literal
@@ -17,23 +17,29 @@ from patterns import FleetSnapshot, QueueDepth, ServerInfo
 
 HISTORY = 60
 """Seconds of history a row keeps."""
+READS_PER_SECOND = 6
+"""Reads that are kept of each second: the quickest refresh makes five, a person's `refresh now` some more."""
 RATE_WINDOW = 6.0
 """Seconds over which a rate is averaged: steady to read, quick enough to follow."""
+
+_HIDDEN = "consumers of "
+_PREFIXES = {"inbox": "INBOX_", "tasks": "TASKS_"}
 
 
 class Track:
     """The last minute of one stream."""
 
     def __init__(self) -> None:
-        self.samples: deque[tuple[float, int, int]] = deque(maxlen=HISTORY * 4)
+        self.samples: deque[tuple[float, int, int]] = deque(maxlen=HISTORY * READS_PER_SECOND)
         """Time, newest sequence, messages there."""
         self.previous: QueueDepth | None = None
 
     def add(self, now: float, depth: QueueDepth) -> None:
         """Note one read."""
-        if self.samples and depth.last_seq < self.samples[-1][1]:
-            # The stream was deleted and made again: its past says nothing about it.
+        if self.samples and (depth.last_seq < self.samples[-1][1] or now <= self.samples[-1][0]):
+            # The stream was deleted and made again, or the clock was set back: the past says nothing about it.
             self.samples.clear()
+            self.previous = None
         self.samples.append((now, depth.last_seq, depth.messages))
 
     def rates(self) -> tuple[float | None, float | None]:
@@ -76,9 +82,12 @@ class Derivation:
     def update(self, snapshot: FleetSnapshot) -> FleetView:
         """The view of this snapshot."""
         letters = snapshot.dead_letters
-        agents = self._flows(snapshot, snapshot.inboxes, self._inboxes, "inbox", letters)
-        queues = self._flows(snapshot, snapshot.queues, self._queues, "tasks", letters)
+        owned = _by_owner(letters)
+        agents = self._flows(snapshot, snapshot.inboxes, self._inboxes, "inbox", owned)
+        queues = self._flows(snapshot, snapshot.queues, self._queues, "tasks", owned)
+        subscriptions = _subscriptions(snapshot.subscriptions)
         findings = [finding for flow in (*agents, *queues) for finding in flow.findings]
+        findings += [finding for each in subscriptions for finding in self._lag(each)]
         total = sum(letters.values())
         limits = self._settings.thresholds
         if total >= limits.dead_letters_warn:
@@ -96,8 +105,8 @@ class Derivation:
             ),
             agents=agents,
             queues=queues,
-            subscriptions=_subscriptions(snapshot.subscriptions),
-            dead_letters={clean(source): count for source, count in letters.items()},
+            subscriptions=subscriptions,
+            dead_letters=_cleaned(letters),
             findings=tuple(findings),
             missing=tuple(clean(text) for text in snapshot.missing),
         )
@@ -108,14 +117,30 @@ class Derivation:
         depths: Mapping[str, QueueDepth],
         tracks: dict[str, Track],
         kind: Literal["inbox", "tasks"],
-        letters: Mapping[str, int],
+        owned: Mapping[tuple[str, str], int],
     ) -> tuple[Flow, ...]:
         for gone in tracks.keys() - depths.keys():
             del tracks[gone]
+        hidden = _hidden(snapshot.missing)
         return tuple(
-            self._flow(name, depth, tracks.setdefault(name, Track()), kind, letters, snapshot.taken_at)
+            self._flow(
+                name,
+                depth,
+                tracks.setdefault(name, Track()),
+                kind,
+                owned.get((kind, name), 0),
+                snapshot.taken_at,
+                seen=not hidden or not any(stream.endswith(_PREFIXES[kind] + name.upper()) for stream in hidden),
+            )
             for name, depth in depths.items()
         )
+
+    def _lag(self, subscription: Subscription) -> tuple[Finding, ...]:
+        behind, limits = subscription.depth.pending, self._settings.thresholds_for("inbox", subscription.agent)
+        if behind < limits.subscription_lag:
+            return ()
+        durable = "-".join(part for part in (subscription.agent, subscription.name) if part)
+        return (Finding("warning", f"events.{durable}", f"{behind} events behind"),)
 
     def _flow(
         self,
@@ -123,12 +148,13 @@ class Derivation:
         depth: QueueDepth,
         track: Track,
         kind: Literal["inbox", "tasks"],
-        letters: Mapping[str, int],
+        dead_letters: int,
         now: datetime,
+        *,
+        seen: bool,
     ) -> Flow:
-        previous = track.previous
         track.add(now.timestamp(), depth)
-        track.previous = depth
+        previous, track.previous = track.previous, depth
         in_rate, ack_rate = track.rates()
         stranded = None
         if depth.stranded is not None:
@@ -136,7 +162,7 @@ class Derivation:
             stranded = min(depth.stranded, previous.stranded or 0) if previous is not None else 0
         limits = self._settings.thresholds_for(kind, name)
         threshold = limits.inbox_backlog if kind == "inbox" else limits.queue_backlog
-        state = classify(depth, previous, threshold=threshold, now=now)
+        state = classify(depth, previous, threshold=threshold, now=now) if seen else State.UNKNOWN
         oldest = _age(depth.oldest_at, now) if depth.messages else None
         return Flow(
             name=name,
@@ -147,7 +173,7 @@ class Derivation:
             ack_rate=ack_rate,
             oldest_age=oldest,
             last_ack_age=_age(depth.last_acked_at, now),
-            dead_letters=_letters_of(kind, name, letters),
+            dead_letters=dead_letters,
             history=track.history(),
             findings=_findings(f"{kind}.{name}", state, depth, stranded, oldest, limits),
             workers=depth.waiting + depth.ack_pending if kind == "tasks" else min(1, depth.waiting + depth.ack_pending),
@@ -170,8 +196,10 @@ def _findings(
         add("warning", f"{depth.pending} waiting, more than the threshold")
     elif state is State.PAUSED and depth.pending:
         add("warning", f"paused with {depth.pending} waiting")
-    if stranded:
+    if stranded and stranded >= limits.stranded_warn:
         add("critical", f"{stranded} stranded: deliveries used up, hidden from the consumer")
+    if depth.redelivered >= limits.redelivered:
+        add("warning", f"{depth.redelivered} delivered more than once and still not acknowledged")
     if oldest is not None and oldest >= limits.oldest_crit:
         add("critical", f"oldest message has waited {age_text(oldest)}")
     elif oldest is not None and oldest >= limits.oldest_warn:
@@ -192,15 +220,27 @@ def _subscriptions(depths: Mapping[str, QueueDepth]) -> tuple[Subscription, ...]
     return tuple(found)
 
 
-def _letters_of(kind: str, name: str, letters: Mapping[str, int]) -> int:
-    """Letters of a role's queue; of an agent those of its inbox and of its subscriptions."""
-    count = letters.get(f"{kind}.{name}", 0)
-    if kind == "inbox":
-        for source, letters_there in letters.items():
-            durable = source.removeprefix("events.")
-            if durable != source and durable.rpartition("-")[0] == name:
-                count += letters_there
-    return count
+def _by_owner(letters: Mapping[str, int]) -> dict[tuple[str, str], int]:
+    """Letters of each role's queue, and of each agent those of its inbox and of its subscriptions."""
+    owned: dict[tuple[str, str], int] = {}
+    for source, count in letters.items():
+        kind, _, name = source.partition(".")
+        owner = ("inbox", name.rpartition("-")[0]) if kind == "events" else (kind, name)
+        owned[owner] = owned.get(owner, 0) + count
+    return owned
+
+
+def _hidden(missing: Iterable[str]) -> frozenset[str]:
+    """Streams whose consumers could not be read, which a snapshot says in words only."""
+    return frozenset(text.removeprefix(_HIDDEN).partition(":")[0] for text in missing if text.startswith(_HIDDEN))
+
+
+def _cleaned(letters: Mapping[str, int]) -> dict[str, int]:
+    """Counts by names that are safe to show; two that look the same then count as one."""
+    found: dict[str, int] = {}
+    for source, count in letters.items():
+        found[clean(source)] = found.get(clean(source), 0) + count
+    return found
 
 
 def _age(moment: datetime | None, now: datetime) -> float | None:

@@ -82,7 +82,8 @@ class Monitor:
             self.health.interval = max(self.settings.refresh, took * SHARE if not self.health.error else 0)
             self._wanted.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), max(0.05, self.health.interval - took))
+                async with asyncio.timeout(max(0.05, self.health.interval - took)):
+                    await self._wanted.wait()
 
     def refresh(self) -> None:
         """Read now instead of when the interval is over."""
@@ -97,7 +98,9 @@ class Monitor:
             await self.fleet.jetstream.api("INFO")
             rtt = time.monotonic() - started
             snapshot = await self.fleet.snapshot()
-            await self.letters.refresh()
+            if not any(text.startswith("dead letters") for text in snapshot.missing):
+                # What may not be seen is said in the view, and costs the dead letters only.
+                await self.letters.refresh()
         except (PatternError, nats.errors.Error, OSError) as error:
             self.health.error = clean(str(error) or type(error).__name__)
             log.debug("read failed: %s", self.health.error)

@@ -142,7 +142,8 @@ def one_line(message: Message) -> str:
     if message.data is not None and not isinstance(message.data, bytes):
         try:
             return clean(json.dumps(message.data, ensure_ascii=False, separators=(",", ":")), limit=BODY_LIMIT)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RecursionError):
+            # RecursionError: what was nested just short of too deep to be read can be too deep to be written.
             return clean(message.text, limit=BODY_LIMIT)
     return clean(message.text, limit=BODY_LIMIT)
 
@@ -150,7 +151,10 @@ def one_line(message: Message) -> str:
 def _action_line(message: Message) -> str:
     """What an operator did, as this console's own jobs tell it."""
     data = message.data
-    if not isinstance(data, dict) or "job" not in data:
+    # Anybody may broadcast under this name: what a job does not say is shown like any other body.
+    if not isinstance(data, dict) or not isinstance(data.get("job"), str):
+        return one_line(message)
+    if not all(isinstance(data.get(key), str | int | None) for key in ("operator", "done", "planned")):
         return one_line(message)
     by = f" by {data.get('operator')}" if data.get("operator") else ""
     verb = message.type.rpartition(".")[2]

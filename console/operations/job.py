@@ -89,7 +89,8 @@ class Job:
             for number, item in enumerate(self.plan.items):
                 wait = self.started + number / self.plan.rate - time.monotonic()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._cancelled.wait(), max(0.0, wait))
+                    async with asyncio.timeout(max(0.0, wait)):
+                        await self._cancelled.wait()
                 if self._cancelled.is_set():
                     break
                 begun += 1

@@ -56,6 +56,8 @@ class Plan:
     force: bool = False
     reason: str = ""
     warnings: tuple[str, ...] = ()
+    refused: int = 0
+    """Skipped items that a policy protects."""
     cautious: bool = False
     """Some items belong to an agent whose policy is to confirm by typing the count."""
 
@@ -163,12 +165,13 @@ async def plan_replay(
     limits = fleet.config.dead_letters
     items: list[PlannedItem] = []
     skipped = [Skip(seq, "not there: replayed, discarded or expired") for seq in selection.missing]
-    worn = cautious = 0
+    worn = cautious = refused = 0
     for letter in selection.letters:
         if letter.replays >= limits.max_replays and not force:
             skipped.append(Skip(letter.seq, f"replay limit: replayed {letter.replays} times, needs --force"))
             continue
         if policy(letter) is ReplayPolicy.NEVER and not force:
+            refused += 1
             skipped.append(
                 Skip(letter.seq, f"policy never for {clean(letter.source)}: not safe to repeat, needs --force")
             )
@@ -201,6 +204,7 @@ async def plan_replay(
         force=force,
         reason=reason,
         warnings=tuple(warnings),
+        refused=refused,
         cautious=bool(cautious),
     )
 

@@ -228,8 +228,11 @@ async def test_the_crash_loop_of_an_absent_agent_is_found_on_its_return(server: 
 
 
 async def _stranded(observer: Fleet, agent: str) -> bool:
-    depth = await observer.inbox(agent).depth()
-    return depth.stranded == 1 and not depth.waiting
+    """Seen twice: between an acknowledgement and its removal from the stream any message looks stranded."""
+    first = await observer.inbox(agent).depth()
+    await asyncio.sleep(0.3)
+    second = await observer.inbox(agent).depth()
+    return first.stranded == second.stranded == 1 and not second.waiting
 
 
 async def _crashed(observer: Fleet, agent: str) -> bool:

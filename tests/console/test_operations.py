@@ -27,7 +27,7 @@ from console.settings import ReplayPolicy, Settings, TargetSettings
 from patterns import Fleet, StreamLimits
 from patterns.jetstream import JetStream
 from patterns.server import LocalServer
-from tests.support.fleets import connected, fast, running
+from tests.support.fleets import connected, fast, offline, running
 from tests.support.letters import forge, forge_many, kill_tasks
 from tests.support.waiting import until
 
@@ -116,19 +116,18 @@ async def test_a_relative_age_is_frozen_when_it_is_read(server):
         ((), "", True),
     ],
 )
-async def test_no_choice_more_than_one_and_an_empty_filter_are_usage_errors(server, seqs, expression, everything):
+async def test_no_choice_more_than_one_and_an_empty_filter_are_usage_errors(seqs, expression, everything):
     with pytest.raises(UsageError) as refused:
         read_choice(seqs, expression, everything=everything)
     assert refused.value.exit_code == 2
-    async with connected(server.url) as fleet:
-        with pytest.raises(UsageError):
-            await select(fleet, seqs=seqs, expression=expression, everything=everything)
+    # And in the service layer itself, before any server is asked.
+    with pytest.raises(UsageError):
+        await select(offline(), seqs=seqs, expression=expression, everything=everything)
 
 
-async def test_an_unknown_field_names_the_known_ones(server):
-    async with connected(server.url) as fleet:
-        with pytest.raises(FilterError, match=r"known: .*reason"):
-            await select(fleet, expression="colour:red")
+async def test_an_unknown_field_names_the_known_ones():
+    with pytest.raises(FilterError, match=r"known: .*reason"):
+        await select(offline(), expression="colour:red")
 
 
 async def test_everything_and_a_filter_read_beyond_the_first_page(server):
@@ -278,21 +277,25 @@ async def test_one_destination_for_all(server):
         assert (await fleet.tasks("backend").depth()).messages == 0
 
 
-@pytest.mark.parametrize("to", ["agents.*.inbox.x", "agents.ceo.inbox.>", "nowhere.at.all", "", "a b", "$JS.API.INFO"])
-async def test_a_destination_nobody_stores_is_a_usage_error(server, to):
+async def test_a_destination_nobody_stores_is_a_usage_error(server):
     async with connected(server.url, agents=["ceo"]) as fleet:
         await forge_many(fleet, 1)
-        with pytest.raises(UsageError) as refused:
-            await planned(fleet, to=to)
-        assert refused.value.exit_code == 2
+        for to in ("agents.*.inbox.x", "agents.ceo.inbox.>", "nowhere.at.all", "", "a b", "$JS.API.INFO", "x.\x1b"):
+            with pytest.raises(UsageError) as refused:
+                await planned(fleet, to=to)
+            assert refused.value.exit_code == 2
+            assert "\x1b" not in str(refused.value)
 
 
 @pytest.mark.parametrize("rate", [0, -1, 0.99, 501, float("inf"), float("nan")])
-async def test_an_impossible_rate_is_a_usage_error(server, rate):
-    async with connected(server.url) as fleet:
-        with pytest.raises(UsageError, match="rate"):
-            await planned(fleet, rate=rate)
-        assert [(await planned(fleet, rate=possible)).count for possible in (1, 500)] == [0, 0]
+async def test_an_impossible_rate_is_a_usage_error(rate):
+    with pytest.raises(UsageError, match="rate"):
+        await plan_replay(offline(), freeze((), "none"), rate=rate)
+
+
+async def test_the_slowest_and_the_fastest_rate_are_possible():
+    for rate in (1, 500):
+        assert (await plan_replay(offline(), freeze((), "none"), rate=rate)).rate == rate
 
 
 async def test_the_more_items_the_stricter_the_confirmation(server):
