@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nats.js.errors import APIError
 
+from patterns.bell import Bell
 from patterns.errors import InvalidName, ReplayLimit, Unavailable, UnknownDeadLetter, UnknownDestination
 from patterns.jetstream import STREAM_NOT_FOUND, WRONG_LAST_SEQUENCE, Bucket, PublishAck, StoredMessage
 from patterns.ledger import TaskStatus
@@ -180,24 +181,16 @@ class DeadLetters:
     async def watch(self) -> AsyncIterator[DeadLetter]:
         """New letters as they arrive, and first those that are there. Ends never; makes no consumer."""
         last = 0
-        arrived = asyncio.Event()
-
-        async def ring(_: Any) -> None:
-            arrived.set()
-
-        subscription = await self._fleet.nc.subscribe(self._names.dlq_filter(), cb=ring)
+        bell = Bell()
+        subscription = await self._fleet.nc.subscribe(self._names.dlq_filter(), cb=bell.ring)
         try:
             while True:
-                arrived.clear()
-                for letter in await self.list(after=last, limit=500):
+                letters = await self.list(after=last, limit=500)
+                for letter in letters:
                     last = letter.seq
-                    arrived.set()
                     yield letter
-                try:
-                    async with asyncio.timeout(self._fleet.config.poll):
-                        await arrived.wait()
-                except TimeoutError:
-                    continue
+                if not letters:
+                    await bell.wait(self._fleet.config.poll)
         finally:
             if not self._fleet.nc.is_closed:
                 await subscription.unsubscribe()
@@ -222,9 +215,8 @@ class DeadLetters:
 
     def decode(self, stored: StoredMessage) -> DeadLetter | None:
         """Read a letter from its stored message; None if its subject does not name a death."""
-        try:
-            entry = self._names.entry_of(stored.subject)
-        except InvalidName:
+        entry = self._entry(stored)
+        if entry is None:
             return None
         headers = {name: unescape(value) for name, value in stored.headers.items()}
 
@@ -263,6 +255,16 @@ class DeadLetters:
             correlation_id=headers.get(CE_CORRELATION) or field("Message-Id") or message.id,
             message=message,
         )
+
+    def _entry(self, stored: StoredMessage) -> Entry | None:
+        """The death a stored message stands for; other code may end its subjects otherwise, then its own place names it."""
+        try:
+            return self._names.entry_of(stored.subject)
+        except InvalidName:
+            match self._names.local(stored.subject).split("."):
+                case ["dlq", ("inbox" | "tasks" | "events") as kind, name, _]:
+                    return Entry(kind, name, 0, stored.stored_ns)
+            return None
 
     # -- dying
 

@@ -16,6 +16,7 @@ from nats.js import api
 from nats.js.errors import APIError
 
 from patterns import names
+from patterns.bell import Bell
 from patterns.consumer import Consumer
 from patterns.errors import InvalidName
 from patterns.jetstream import CONSUMER_NOT_FOUND, StoredMessage
@@ -67,17 +68,12 @@ class Watch:
 
     async def _run(self) -> AsyncIterator[Message]:
         fleet, stream = self._fleet, self._fleet.names.events_stream
-        stored = asyncio.Event()
-
-        async def ring(_: Any) -> None:
-            stored.set()
-
-        subscriptions = [await fleet.nc.subscribe(pattern, cb=ring) for pattern in self._filters]
+        bell = Bell()
+        subscriptions = [await fleet.nc.subscribe(pattern, cb=bell.ring) for pattern in self._filters]
         single = self._filters[0] if len(self._filters) == 1 else fleet.names.event_filter(">")
         try:
             position = await self._start(stream)
             while True:
-                stored.clear()
                 page = await fleet.jetstream.read(stream, start=position, limit=500, subject=single)
                 if page.remaining > self._backlog:
                     position = await self._skip(stream, single, position, len(page.messages) + page.remaining)
@@ -89,13 +85,8 @@ class Watch:
                 if page.messages and page.remaining != 0:
                     continue
                 self.caught_up.set()
-                try:
-                    # Events stored while we were reconnecting ring no bell: look again now and then.
-                    async with asyncio.timeout(fleet.config.poll):
-                        await stored.wait()
-                except TimeoutError:
-                    continue
-                self.caught_up.clear()
+                if await bell.wait(fleet.config.poll):
+                    self.caught_up.clear()
         finally:
             for subscription in subscriptions:
                 if not fleet.nc.is_closed:

@@ -7,7 +7,6 @@ and the ledger write repeats the side effect: nobody can promise exactly-once ex
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import logging
@@ -17,6 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from patterns import ledger, names
+from patterns.bell import Bell
 from patterns.consumer import Consumer, Delivery
 from patterns.depth import QueueDepth, queue_depth
 from patterns.errors import InvalidMessage, MessageTooLarge, PatternError, QueueFull, UnknownDestination
@@ -123,29 +123,19 @@ class TaskQueue:
             TimeoutError: It has not ended within `timeout` seconds; it may still.
         """
         deadline = time.monotonic() + timeout
-        changed = asyncio.Event()
-
-        async def ring(_: Any) -> None:
-            changed.set()
-
+        bell = Bell()
         bucket = self._fleet.ledger.bucket
         subject = bucket.subject(self._fleet.names.ledger_key(self.role, task_id))
-        subscription = await self._fleet.nc.subscribe(subject, cb=ring)
+        subscription = await self._fleet.nc.subscribe(subject, cb=bell.ring)
         try:
             while True:
-                changed.clear()
                 record = await self.status(task_id)
                 if record is not None and record.final:
                     return record
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise TimeoutError(f"task {task_id} of {self.role} has not ended within {timeout:g} s")
-                try:
-                    # A write while we were reconnecting rings no bell: look again now and then.
-                    async with asyncio.timeout(min(left, self._fleet.config.poll)):
-                        await changed.wait()
-                except TimeoutError:
-                    continue
+                await bell.wait(min(left, self._fleet.config.poll))
         finally:
             if not self._fleet.nc.is_closed:
                 await subscription.unsubscribe()

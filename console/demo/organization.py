@@ -85,7 +85,7 @@ def fleet_config(agents: int, rate: float) -> FleetConfig:
     """Short leases and quick retries: on a stage nobody waits five minutes for a redelivery.
 
     Args:
-        agents: Size of the fleet; a big one polls less often, an idle pull costs the one event loop 0.1 ms.
+        agents: Size of the fleet; a big one polls less often, or idle pulls would keep the one event loop busy.
         rate: Tasks and messages a second; a message that waits for its retry holds up its inbox, so at a high rate it
             must not wait long.
     """

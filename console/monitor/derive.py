@@ -158,8 +158,7 @@ class Derivation:
         in_rate, ack_rate = track.rates()
         stranded = None
         if depth.stranded is not None:
-            # One read can catch an acknowledged message that has not left the stream yet.
-            stranded = min(depth.stranded, previous.stranded or 0) if previous is not None else 0
+            stranded = _confirmed(depth.stranded, depth, previous)
         limits = self._settings.thresholds_for(kind, name)
         threshold = limits.inbox_backlog if kind == "inbox" else limits.queue_backlog
         state = classify(depth, previous, threshold=threshold, now=now) if seen else State.UNKNOWN
@@ -178,6 +177,20 @@ class Derivation:
             findings=_findings(f"{kind}.{name}", state, depth, stranded, oldest, limits),
             workers=depth.waiting + depth.ack_pending if kind == "tasks" else min(1, depth.waiting + depth.ack_pending),
         )
+
+
+def _confirmed(stranded: int, depth: QueueDepth, previous: QueueDepth | None) -> int:
+    """Stranded messages that cannot be anything else.
+
+    A read asks for the stream first and for its consumer a moment later: what was acknowledged in between looks
+    stranded, in a busy inbox in nearly every read. But then the oldest message is another one each time (or, where
+    several may be in flight, the acknowledgements go on), while a stranded one stays where it is.
+    """
+    if previous is None or depth.oldest_at != previous.oldest_at:
+        return 0
+    if max(depth.ack_pending, previous.ack_pending) > 1 and depth.last_acked_at != previous.last_acked_at:
+        return 0
+    return min(stranded, previous.stranded or 0)
 
 
 def _findings(

@@ -99,7 +99,12 @@ def classify(depth: QueueDepth, previous: QueueDepth | None, *, threshold: int, 
             return State.STALLED
         acked_recently = depth.last_acked_at is not None and now - depth.last_acked_at < RECENT
         return State.BACKLOG if depth.pending > threshold and acked_recently else State.BUSY
-    nobody = depth.waiting == 0 and previous is not None and previous.waiting == 0 and previous.ack_pending == 0
+    # Between two pulls of a busy worker nobody waits either: what was delivered since the read before tells it is there.
+    nobody = (
+        previous is not None
+        and depth.waiting == previous.waiting == previous.ack_pending == 0
+        and depth.last_delivered_at == previous.last_delivered_at
+    )
     if depth.pending:
         if nobody and previous is not None and previous.pending:
             return State.NO_WORKER

