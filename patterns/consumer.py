@@ -22,8 +22,8 @@ from nats.aio.msg import Msg
 from nats.js.errors import APIError
 
 from patterns.errors import PatternError, Reject, Retry, Unavailable
-from patterns.jetstream import Pull
 from patterns.message import Message, decode, enter_handling, leave_handling
+from patterns.pull import Pull
 
 if TYPE_CHECKING:
     from typing import Self
@@ -463,7 +463,11 @@ class Consumer:
             delivery.settled = "dead"
             await self.lane.bury(delivery, reason, "", error)
             return None
-        await self.lane.begin(delivery, self.agent)
+        if not await self.lane.begin(delivery, self.agent):
+            delivery.settled = "dropped"
+            if await self.lane.admit(delivery) and not await self.lane.finish_burial(delivery):
+                await self.lane.confirm(delivery)
+            return None
         return delivery
 
     def _unfit(self, delivery: Delivery) -> tuple[str, str]:

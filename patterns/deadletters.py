@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 from nats.js.errors import APIError
 
 from patterns.bell import Bell
+from patterns.bucket import Bucket
 from patterns.errors import InvalidName, ReplayLimit, Unavailable, UnknownDeadLetter, UnknownDestination
-from patterns.jetstream import STREAM_NOT_FOUND, WRONG_LAST_SEQUENCE, Bucket, PublishAck, StoredMessage
+from patterns.jetstream import STREAM_NOT_FOUND, WRONG_LAST_SEQUENCE
 from patterns.ledger import TaskStatus
 from patterns.message import (
     CE_CONTENT_TYPE,
@@ -40,6 +41,7 @@ from patterns.message import (
     unescape,
 )
 from patterns.names import Entry, Kind, is_literal
+from patterns.stored import PublishAck, StoredMessage
 
 if TYPE_CHECKING:
     from patterns.fleet import Fleet

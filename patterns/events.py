@@ -19,10 +19,11 @@ from patterns import names
 from patterns.bell import Bell
 from patterns.consumer import Consumer
 from patterns.errors import InvalidName
-from patterns.jetstream import CONSUMER_NOT_FOUND, StoredMessage
+from patterns.jetstream import CONSUMER_NOT_FOUND
 from patterns.lane import Lane
 from patterns.message import Message, Receipt, decode, encode
 from patterns.names import Entry
+from patterns.stored import StoredMessage
 
 if TYPE_CHECKING:
     from patterns.fleet import Fleet

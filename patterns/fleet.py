@@ -18,6 +18,7 @@ from nats.aio.client import Client
 
 from patterns import provision
 from patterns.agent import Agent
+from patterns.bucket import Bucket
 from patterns.config import FleetConfig
 from patterns.consumer import end
 from patterns.deadletters import DeadLetters
@@ -25,11 +26,12 @@ from patterns.depth import QueueDepth, depth_of
 from patterns.errors import ConnectError, PatternError, Unavailable, UnsupportedServer
 from patterns.events import EventBus
 from patterns.inbox import Inbox
-from patterns.jetstream import Bucket, JetStream, PublishAck
+from patterns.jetstream import JetStream
 from patterns.ledger import TaskLedger
 from patterns.message import Outgoing
 from patterns.names import Names
 from patterns.requests import Requests
+from patterns.stored import PublishAck
 from patterns.tasks import TaskQueue
 
 log = logging.getLogger("patterns")

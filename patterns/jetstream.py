@@ -4,21 +4,15 @@
 * `STREAM.MSG.DELETE` with `no_erase` (0.2 ms instead of 2.5 ms) that says whether the message was there.
 * Purge that returns how many went, and lists that page to their end (nats-py stops at 256 without a word).
 * A publish that repeats itself with the same id until the server has confirmed or refused it.
-* Pull requests for one message that can be withdrawn without losing the message (`Pull`).
-* Key-value `create` and compare-and-set on the same publish (`Bucket`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import json
 import logging
 import time
-from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,7 +20,6 @@ import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 from nats.js.errors import APIError
 
@@ -37,9 +30,9 @@ from patterns.message import (
     format_time,
     header_size,
     parse_time_ns,
-    time_of_ns,
 )
 from patterns.names import is_literal
+from patterns.stored import Page, PublishAck, StoredMessage, from_direct, parse_headers, unbase64
 
 log = logging.getLogger("patterns")
 
@@ -59,58 +52,6 @@ NO_QUORUM = 10008
 
 BATCH_MAX = 1024
 """Messages one direct get may ask for (server limit)."""
-
-_DIRECT_HEADERS = frozenset(
-    {
-        "Nats-Stream",
-        "Nats-Subject",
-        "Nats-Sequence",
-        "Nats-Time-Stamp",
-        "Nats-Num-Pending",
-        "Nats-Last-Sequence",
-        "Nats-UpTo-Sequence",
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredMessage:
-    """A message as a stream holds it, not interpreted."""
-
-    subject: str
-    seq: int
-    stored_ns: int
-    """Nanoseconds since the epoch."""
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def stored_at(self) -> datetime:
-        """When the stream stored it."""
-        return time_of_ns(self.stored_ns)
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One page of a stream."""
-
-    messages: tuple[StoredMessage, ...]
-    remaining: int
-    """Messages behind the page that match, as the server counts them; -1 if it did not say."""
-
-    @property
-    def next_seq(self) -> int:
-        """Where the next page starts; 0 for an empty page."""
-        return self.messages[-1].seq + 1 if self.messages else 0
-
-
-@dataclass(frozen=True, slots=True)
-class PublishAck:
-    """The server's confirmation."""
-
-    stream: str
-    seq: int
-    duplicate: bool
 
 
 class JetStream:
@@ -405,8 +346,8 @@ class JetStream:
             subject=raw["subject"],
             seq=raw["seq"],
             stored_ns=parse_time_ns(raw["time"]),
-            headers=parse_headers(_unbase64(raw.get("hdrs"))),
-            body=_unbase64(raw.get("data")),
+            headers=parse_headers(unbase64(raw.get("hdrs"))),
+            body=unbase64(raw.get("data")),
         )
 
     async def _direct_batch(self, stream: str, request: Mapping[str, Any]) -> Page | None:
@@ -428,7 +369,7 @@ class JetStream:
                     return Page(tuple(found), 0)
                 if status is not None:
                     return Page(tuple(found), int(headers.get("Nats-Num-Pending", -1)))
-                found.append(_from_direct(headers, msg.data))
+                found.append(from_direct(headers, msg.data))
         except TimeoutError:
             raise Unavailable(f"no answer to a read of {stream} within 5 s") from None
         finally:
@@ -446,180 +387,6 @@ class JetStream:
             found.append(message)
             seq = message.seq + 1
         return Page(tuple(found), -1)
-
-
-class Pull:
-    """Pull requests of one message on a durable.
-
-    Unlike a cancelled `fetch()`, a withdrawn request loses nothing: `close` unsubscribes, waits until the server knows,
-    and returns whatever was already on its way.
-
-    Args:
-        api: The JetStream to ask.
-        stream: Stream of the durable.
-        durable: Name of the durable.
-    """
-
-    def __init__(self, api: JetStream, stream: str, durable: str) -> None:
-        self._api = api
-        self._subject = f"{api.prefix}.CONSUMER.MSG.NEXT.{stream}.{durable}"
-        self._arrived: deque[Msg] = deque()
-        self._wake = asyncio.Event()
-        self._inbox = ""
-        self._subscription: Subscription | None = None
-        self._until = 0.0
-        self._closed = False
-
-    async def next(self, timeout: float) -> Msg | None:
-        """Wait up to `timeout` seconds for one message; None if none came or `close` was called.
-
-        Raises:
-            Unavailable: The durable is gone or has no leader; try again later.
-            nats.errors.ConnectionClosedError: The connection is closed for good.
-        """
-        nc = self._api.nc
-        deadline = time.monotonic() + timeout
-        while not self._closed:
-            while self._arrived:
-                msg = self._arrived.popleft()
-                status = (msg.headers or {}).get("Status") if not msg.reply else None
-                if status is None:
-                    self._until = 0.0
-                    return msg
-                if status == "100":
-                    continue
-                self._until = 0.0
-                if status not in ("404", "408"):
-                    raise Unavailable(
-                        f"pull refused: {status} {(msg.headers or {}).get('Description', 'durable or leader is gone')}"
-                    )
-            now = time.monotonic()
-            if now >= deadline:
-                return None
-            if nc.is_closed:
-                raise nats.errors.ConnectionClosedError
-            if now >= self._until and nc.is_connected:
-                await self._request(deadline - now)
-            self._wake.clear()
-            # While disconnected nothing wakes us; look again soon instead of buffering a pull for each round.
-            patience = deadline - now + 0.25 if nc.is_connected else 0.1
-            try:
-                async with asyncio.timeout(max(0.01, patience)):
-                    await self._wake.wait()
-            except TimeoutError:
-                if nc.is_connected:
-                    self._until = 0.0
-        return None
-
-    async def close(self) -> list[Msg]:
-        """Withdraw the request; returns the messages that were already on their way, which the caller has to give back."""
-        self._closed = True
-        self._wake.set()
-        subscription, self._subscription = self._subscription, None
-        if subscription is not None and not self._api.nc.is_closed:
-            try:
-                if self._api.nc.is_connected:
-                    # Not unsubscribe(): the client would drop what arrives until the server has heard of it.
-                    await asyncio.wait_for(subscription.drain(), 5.0)  # type: ignore[no-untyped-call]
-                else:
-                    await subscription.unsubscribe()
-            except (nats.errors.Error, OSError, TimeoutError) as error:
-                log.debug("withdrawing a pull failed, the lease will expire instead: %s", error)
-        late = [msg for msg in self._arrived if msg.reply]
-        self._arrived.clear()
-        return late
-
-    async def _request(self, expires: float) -> None:
-        if self._subscription is None:
-            self._inbox = self._api.nc.new_inbox()
-            self._subscription = await self._api.nc.subscribe(self._inbox, cb=self._receive)
-        request = {"batch": 1, "expires": int(max(expires, 0.01) * 1e9)}
-        await self._api.nc.publish(self._subject, json.dumps(request).encode(), reply=self._inbox)
-        self._until = time.monotonic() + expires + 0.2
-
-    async def _receive(self, msg: Msg) -> None:
-        self._arrived.append(msg)
-        self._wake.set()
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """One value of a bucket."""
-
-    data: bytes
-    revision: int
-
-
-@dataclass(slots=True)
-class Bucket:
-    """A key-value bucket (ADR-8), as far as the ledger and the receipts need it."""
-
-    api: JetStream
-    name: str
-    timeout: float = field(default=30.0)
-    """Seconds a write is repeated before it gives up."""
-
-    @property
-    def stream(self) -> str:
-        """The stream behind the bucket."""
-        return f"KV_{self.name}"
-
-    def subject(self, key: str) -> str:
-        """The subject behind a key."""
-        return f"$KV.{self.name}.{key}"
-
-    async def get(self, key: str) -> Value | None:
-        """The value, or None if the key does not exist or was deleted."""
-        message = await self.api.last(self.stream, self.subject(key))
-        if message is None or message.headers.get("KV-Operation") in ("DEL", "PURGE"):
-            return None
-        return Value(message.body, message.seq)
-
-    async def create(self, key: str, data: bytes) -> bool:
-        """Write a key that must not exist; False if it does."""
-        return await self._write(key, data, 0)
-
-    async def update(self, key: str, data: bytes, revision: int) -> bool:
-        """Write a key whose revision must be `revision`; False if somebody else wrote it."""
-        return await self._write(key, data, revision)
-
-    async def _write(self, key: str, data: bytes, revision: int) -> bool:
-        try:
-            await self.api.publish(
-                self.subject(key), data, {}, stream=self.stream, last_seq=revision, timeout=self.timeout
-            )
-        except APIError as error:
-            if error.err_code in WRONG_LAST_SEQUENCE:
-                return False
-            raise
-        return True
-
-
-def parse_headers(block: bytes) -> dict[str, str]:
-    """Parse a raw header block, `NATS/1.0` line included; of a repeated name the last value stays."""
-    found: dict[str, str] = {}
-    for line in block.split(b"\r\n")[1:]:
-        name, colon, value = line.partition(b":")
-        if colon and name.isascii():
-            found[name.strip().decode("ascii")] = value.strip().decode("utf-8", "replace")
-    return found
-
-
-def _from_direct(headers: Mapping[str, str], body: bytes) -> StoredMessage:
-    return StoredMessage(
-        subject=headers.get("Nats-Subject", ""),
-        seq=int(headers.get("Nats-Sequence", 0)),
-        stored_ns=parse_time_ns(headers["Nats-Time-Stamp"]),
-        headers={name: value for name, value in headers.items() if name not in _DIRECT_HEADERS},
-        body=body,
-    )
-
-
-def _unbase64(text: str | None) -> bytes:
-    try:
-        return base64.b64decode(text or "")
-    except binascii.Error:
-        return b""
 
 
 def _api_error(error: Mapping[str, Any]) -> APIError:

@@ -18,9 +18,10 @@ from nats.aio.msg import Msg
 
 from patterns.config import DeliveryConfig
 from patterns.errors import Unavailable
-from patterns.jetstream import Pull, StoredMessage
 from patterns.message import REPLAY_OF, Message
 from patterns.names import Entry, Kind, Names
+from patterns.pull import Pull
+from patterns.stored import StoredMessage
 
 if TYPE_CHECKING:
     from patterns.consumer import Consumer, Delivery
@@ -86,8 +87,9 @@ class Lane:
         """Whether a handler may still see it; False if it was settled here."""
         return True
 
-    async def begin(self, delivery: Delivery, agent: str) -> None:
-        """A handler is about to run."""
+    async def begin(self, delivery: Delivery, agent: str) -> bool:
+        """A handler is about to run; False if the message was ended meanwhile by another worker or a cancellation."""
+        return True
 
     async def canceled(self, delivery: Delivery) -> bool:
         """Whether the running handler should be cancelled."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from patterns.bucket import Bucket
 from patterns.errors import Unavailable
-from patterns.jetstream import Bucket
 from patterns.message import format_time, parse_time
 from patterns.names import Names
 

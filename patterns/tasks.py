@@ -20,11 +20,11 @@ from patterns.bell import Bell
 from patterns.consumer import Consumer, Delivery
 from patterns.depth import QueueDepth, queue_depth
 from patterns.errors import InvalidMessage, MessageTooLarge, PatternError, QueueFull, UnknownDestination
-from patterns.jetstream import StoredMessage
 from patterns.lane import Lane, stored_ns_of
 from patterns.ledger import TaskStatus
 from patterns.message import JSON_TYPE, MSG_ID, Outgoing, Receipt, decode, encode, encode_data, handling, new_id
 from patterns.names import Entry
+from patterns.stored import StoredMessage
 
 if TYPE_CHECKING:
     from patterns.fleet import Fleet
@@ -188,19 +188,20 @@ class TaskLane(Lane):
             delivery.attempt = max(1, delivery.attempt - record.handbacks)
         return True
 
-    async def begin(self, delivery: Delivery, agent: str) -> None:
-        """The record says `working`; a cancellation that came first stands."""
+    async def begin(self, delivery: Delivery, agent: str) -> bool:
+        """The record says `working`; an end that came first stands."""
 
         def begin(record: TaskStatus | None) -> TaskStatus | None:
             base = record or self._fresh(delivery)
-            if base.state in ("completed", "canceled"):
+            if base.state in ("completed", "canceled") or (base.final and base.seq == delivery.seq):
                 return None
             handbacks = base.handbacks if base.seq == delivery.seq else 0
             return dataclasses.replace(
                 base, state="working", agent=agent, attempts=delivery.attempt, seq=delivery.seq, handbacks=handbacks
             )
 
-        await self.fleet.ledger.change(self.name, delivery.id, begin)
+        record = await self.fleet.ledger.change(self.name, delivery.id, begin)
+        return record is None or not record.final
 
     async def canceled(self, delivery: Delivery) -> bool:
         """Whether somebody canceled it."""
@@ -299,7 +300,9 @@ class TaskLane(Lane):
                 return None
             state: ledger.TaskState = "rejected" if reason == "rejected" else "failed"
             attempts = min(delivery.attempt, delivery.max_attempts)
-            return dataclasses.replace(base, state=state, attempts=attempts, error=error[:512] or reason)
+            return dataclasses.replace(
+                base, state=state, attempts=attempts, error=error[:512] or reason, seq=delivery.seq
+            )
 
         record = await self.fleet.ledger.change(self.name, delivery.id, fail)
         if record is not None and record.state == "completed":

@@ -14,7 +14,7 @@ from console.demo.agents import Stage, build
 from console.demo.organization import Organization
 from console.demo.traffic import Absence, absences
 from patterns import Agent, Fleet, PatternError
-from patterns.jetstream import Pull
+from patterns.pull import Pull
 
 log = logging.getLogger(__name__)
 

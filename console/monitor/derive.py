@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from itertools import pairwise
 from typing import Literal
 
 from console.monitor.states import State, classify
@@ -17,8 +16,6 @@ from patterns import FleetSnapshot, QueueDepth, ServerInfo
 
 HISTORY = 60
 """Seconds of history a row keeps."""
-READS_PER_SECOND = 6
-"""Reads that are kept of each second: the quickest refresh makes five, a person's `refresh now` some more."""
 RATE_WINDOW = 6.0
 """Seconds over which a rate is averaged: steady to read, quick enough to follow."""
 
@@ -27,11 +24,13 @@ _PREFIXES = {"inbox": "INBOX_", "tasks": "TASKS_"}
 
 
 class Track:
-    """The last minute of one stream."""
+    """The last minute of one stream; a read costs the same however much of it there is."""
 
     def __init__(self) -> None:
-        self.samples: deque[tuple[float, int, int]] = deque(maxlen=HISTORY * READS_PER_SECOND)
-        """Time, newest sequence, messages there."""
+        self.samples: deque[tuple[float, int, int]] = deque()
+        """Time, newest sequence, messages there: the reads that a rate is averaged over."""
+        self.seconds: deque[int] = deque(maxlen=HISTORY)
+        """Messages there at the end of each second of the clock."""
         self.previous: QueueDepth | None = None
 
     def add(self, now: float, depth: QueueDepth) -> None:
@@ -39,32 +38,31 @@ class Track:
         if self.samples and (depth.last_seq < self.samples[-1][1] or now <= self.samples[-1][0]):
             # The stream was deleted and made again, or the clock was set back: the past says nothing about it.
             self.samples.clear()
+            self.seconds.clear()
             self.previous = None
+        if self.samples:
+            passed = int(now) - int(self.samples[-1][0])
+            if passed:
+                self.seconds.extend([self.seconds[-1]] * min(passed - 1, HISTORY))
+            else:
+                self.seconds.pop()
+        self.seconds.append(depth.messages)
         self.samples.append((now, depth.last_seq, depth.messages))
+        while len(self.samples) > 2 and self.samples[0][0] < now - RATE_WINDOW:
+            self.samples.popleft()
 
     def rates(self) -> tuple[float | None, float | None]:
         """Messages in and messages gone a second; None before two reads."""
         if len(self.samples) < 2:
             return None, None
-        end = self.samples[-1]
-        start = next(sample for sample in self.samples if sample[0] >= end[0] - RATE_WINDOW)
-        if start is end:
-            start = self.samples[-2]
+        start, end = self.samples[0], self.samples[-1]
         elapsed = max(end[0] - start[0], 1e-6)
         stored = (end[1] - start[1]) / elapsed
         return stored, max(0.0, stored - (end[2] - start[2]) / elapsed)
 
     def history(self) -> tuple[int, ...]:
         """Messages there at each of the last 60 seconds; a second without a read repeats the one before."""
-        if not self.samples:
-            return ()
-        end = self.samples[-1][0]
-        values = [self.samples[-1][2]]
-        for (earlier, _, messages), (later, _, _) in reversed(list(pairwise(self.samples))):
-            values += [messages] * (int(end - earlier) - int(end - later))
-            if len(values) >= HISTORY:
-                break
-        return tuple(reversed(values[:HISTORY]))
+        return tuple(self.seconds)
 
 
 class Derivation:
@@ -252,7 +250,8 @@ def _cleaned(letters: Mapping[str, int]) -> dict[str, int]:
     """Counts by names that are safe to show; two that look the same then count as one."""
     found: dict[str, int] = {}
     for source, count in letters.items():
-        found[clean(source)] = found.get(clean(source), 0) + count
+        safe = clean(source)
+        found[safe] = found.get(safe, 0) + count
     return found
 
 

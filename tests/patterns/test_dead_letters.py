@@ -15,9 +15,11 @@ from patterns import (
     UnknownDeadLetter,
     UnknownDestination,
 )
-from patterns.jetstream import JetStream, StoredMessage
+from patterns.jetstream import JetStream
+from patterns.lane import Lane
 from patterns.message import decode
 from patterns.names import Entry
+from patterns.stored import StoredMessage
 from tests.support.fleets import connected, fast, publish, running, take
 from tests.support.waiting import until
 
@@ -308,6 +310,34 @@ async def test_a_task_completed_while_its_copy_was_on_its_way_is_not_dead(server
         assert (await queue.status("a")).state == "completed"
         assert await fleet.dead_letters.list() == []
         assert [m.type for m in await fleet.inbox("ceo").peek()] == ["task.completed"]
+
+
+@pytest.mark.parametrize("end", ["rejected", "completed", "canceled"])
+async def test_a_task_that_ended_while_another_worker_was_about_to_begin_is_not_run(server, monkeypatch, end):
+    config = fast(tasks={"ack_wait": 0.5})
+    async with connected(server.url, agents=["ceo"], roles=["backend"], config=config) as fleet:
+        queue = fleet.tasks("backend")
+        await queue.submit("code", id="a", reply_to="agents.ceo.inbox")
+        first = await queue.next("w-1", 20)
+        real = Lane.finish_burial
+
+        async def slow(lane, delivery):
+            found = await real(lane, delivery)
+            monkeypatch.setattr(Lane, "finish_burial", real)
+            await {
+                "rejected": lambda: first.reject("no"),
+                "completed": first.ack,
+                "canceled": lambda: queue.cancel("a"),
+            }[end]()
+            return found
+
+        monkeypatch.setattr(Lane, "finish_burial", slow)
+        assert await queue.next("w-2", 2) is None
+        assert (await queue.status("a")).state == end
+        assert len(await fleet.dead_letters.list()) == (end == "rejected")
+        told = [m.type for m in await fleet.inbox("ceo").peek()]
+        assert told == {"rejected": ["task.failed"], "completed": ["task.completed"], "canceled": []}[end]
+        assert (await queue.depth()).messages == 0
 
 
 async def test_a_canceled_task_does_not_die(server):

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patterns import InvalidMessage, InvalidName, Names, current
-from patterns.jetstream import parse_headers
 from patterns.message import (
     decode,
     encode,
@@ -25,6 +24,7 @@ from patterns.message import (
     time_of_ns,
     unescape,
 )
+from patterns.stored import parse_headers
 from tests.support.fleets import connected
 
 NAMES = Names()

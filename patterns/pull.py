@@ -1,0 +1,112 @@
+"""Pull requests of one message that can be withdrawn without losing the message."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections import deque
+
+import nats.errors
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from patterns.errors import Unavailable
+from patterns.jetstream import JetStream
+
+log = logging.getLogger("patterns")
+
+
+class Pull:
+    """Pull requests of one message on a durable.
+
+    Unlike a cancelled `fetch()`, a withdrawn request loses nothing: `close` unsubscribes, waits until the server knows,
+    and returns whatever was already on its way.
+
+    Args:
+        api: The JetStream to ask.
+        stream: Stream of the durable.
+        durable: Name of the durable.
+    """
+
+    def __init__(self, api: JetStream, stream: str, durable: str) -> None:
+        self._api = api
+        self._subject = f"{api.prefix}.CONSUMER.MSG.NEXT.{stream}.{durable}"
+        self._arrived: deque[Msg] = deque()
+        self._wake = asyncio.Event()
+        self._inbox = ""
+        self._subscription: Subscription | None = None
+        self._until = 0.0
+        self._closed = False
+
+    async def next(self, timeout: float) -> Msg | None:
+        """Wait up to `timeout` seconds for one message; None if none came or `close` was called.
+
+        Raises:
+            Unavailable: The durable is gone or has no leader; try again later.
+            nats.errors.ConnectionClosedError: The connection is closed for good.
+        """
+        nc = self._api.nc
+        deadline = time.monotonic() + timeout
+        while not self._closed:
+            while self._arrived:
+                msg = self._arrived.popleft()
+                status = (msg.headers or {}).get("Status") if not msg.reply else None
+                if status is None:
+                    self._until = 0.0
+                    return msg
+                if status == "100":
+                    continue
+                self._until = 0.0
+                if status not in ("404", "408"):
+                    raise Unavailable(
+                        f"pull refused: {status} {(msg.headers or {}).get('Description', 'durable or leader is gone')}"
+                    )
+            now = time.monotonic()
+            if now >= deadline:
+                return None
+            if nc.is_closed:
+                raise nats.errors.ConnectionClosedError
+            if now >= self._until and nc.is_connected:
+                await self._request(deadline - now)
+            self._wake.clear()
+            # While disconnected nothing wakes us; look again soon instead of buffering a pull for each round.
+            patience = deadline - now + 0.25 if nc.is_connected else 0.1
+            try:
+                async with asyncio.timeout(max(0.01, patience)):
+                    await self._wake.wait()
+            except TimeoutError:
+                if nc.is_connected:
+                    self._until = 0.0
+        return None
+
+    async def close(self) -> list[Msg]:
+        """Withdraw the request; returns the messages that were already on their way, which the caller has to give back."""
+        self._closed = True
+        self._wake.set()
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None and not self._api.nc.is_closed:
+            try:
+                if self._api.nc.is_connected:
+                    # Not unsubscribe(): the client would drop what arrives until the server has heard of it.
+                    await asyncio.wait_for(subscription.drain(), 5.0)  # type: ignore[no-untyped-call]
+                else:
+                    await subscription.unsubscribe()
+            except (nats.errors.Error, OSError, TimeoutError) as error:
+                log.debug("withdrawing a pull failed, the lease will expire instead: %s", error)
+        late = [msg for msg in self._arrived if msg.reply]
+        self._arrived.clear()
+        return late
+
+    async def _request(self, expires: float) -> None:
+        if self._subscription is None:
+            self._inbox = self._api.nc.new_inbox()
+            self._subscription = await self._api.nc.subscribe(self._inbox, cb=self._receive)
+        request = {"batch": 1, "expires": int(max(expires, 0.01) * 1e9)}
+        await self._api.nc.publish(self._subject, json.dumps(request).encode(), reply=self._inbox)
+        self._until = time.monotonic() + expires + 0.2
+
+    async def _receive(self, msg: Msg) -> None:
+        self._arrived.append(msg)
+        self._wake.set()
