@@ -10,7 +10,7 @@ from patterns.config import (
     StreamLimits,
 )
 from patterns.consumer import Consumer, Delivery
-from patterns.deadletters import UNCHANGED, DeadLetter, DeadLetters
+from patterns.deadletters import UNCHANGED, DeadLetters
 from patterns.depth import QueueDepth
 from patterns.errors import (
     ConfigMismatch,
@@ -37,6 +37,7 @@ from patterns.events import EventBus
 from patterns.fleet import Fleet, FleetSnapshot, ServerInfo
 from patterns.inbox import Inbox
 from patterns.ledger import TaskStatus
+from patterns.letter import DeadLetter
 from patterns.message import Message, Receipt, current
 from patterns.names import Names
 from patterns.requests import RAISE, Reply, Requests, Responder

@@ -7,40 +7,32 @@ letter only then; the consumer of the replayed message drops a second copy by it
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from nats.js.errors import APIError
 
+from patterns import sweeping
 from patterns.bell import Bell
 from patterns.bucket import Bucket
 from patterns.errors import InvalidName, ReplayLimit, Unavailable, UnknownDeadLetter, UnknownDestination
 from patterns.jetstream import STREAM_NOT_FOUND, WRONG_LAST_SEQUENCE
 from patterns.ledger import TaskStatus
+from patterns.letter import PREFIX, DeadLetter, death_headers, number, read_letter, replay_headers
 from patterns.message import (
     CE_CONTENT_TYPE,
-    CE_CORRELATION,
     CE_EXPIRY,
-    CE_ID,
-    CE_TYPE,
-    MSG_ID,
     REPLAY_OF,
     Message,
     Receipt,
-    decode,
     encode_data,
-    escape,
     format_time,
     header_size,
-    parse_time,
-    unescape,
 )
-from patterns.names import Entry, Kind, is_literal
+from patterns.names import Entry, is_literal
 from patterns.stored import PublishAck, StoredMessage
 
 if TYPE_CHECKING:
@@ -48,27 +40,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("patterns")
 
-REASONS: Final = (
-    "max-deliver",
-    "rejected",
-    "crash",
-    "expired",
-    "invalid",
-    "unhandled",
-    "max-hops",
-    "interrupted",
-    "undeliverable",
-)
-"""The closed list of `Dead-Letter-Reason`."""
-
-ERROR_LIMIT = 512
-"""Characters kept of an error text: headers are for triage, not for traces."""
-
 COPY_HEADROOM = 512
 """Bytes a dead-letter copy stays below the server's limit; its body is cut to fit."""
-
-PREFIX = "Dead-Letter-"
-_KEPT_ON_REPLAY = frozenset({f"{PREFIX}First-At", f"{PREFIX}Replays", f"{PREFIX}Replayed-From", f"{PREFIX}Replayed-By"})
 
 
 class _Unchanged:
@@ -78,53 +51,6 @@ class _Unchanged:
 
 UNCHANGED: Final = _Unchanged()
 """Replay with the body it died with."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """One dead message with the story of its death."""
-
-    seq: int
-    """Sequence in the DLQ stream."""
-    entry: str
-    """`<kind>.<name>.<origin seq>-<stored-at ns, hex>`: names this death for ever."""
-    kind: Kind
-    name: str
-    """Agent, role, or durable of the subscription it died in."""
-    subject: str
-    """Where it was published, and where a replay goes."""
-    id: str
-    type: str
-    reason: str
-    """One of `REASONS`; whatever a foreign producer wrote."""
-    error_type: str
-    error: str
-    agent: str
-    """Who failed."""
-    stream: str
-    """Stream it died in."""
-    origin_seq: int
-    deliveries: int
-    """Attempts before this death."""
-    replays: int
-    """Times it was replayed before this death."""
-    first_at: datetime | None
-    """Its first death."""
-    died_at: datetime
-    """This death."""
-    size: int
-    correlation_id: str
-    message: Message
-
-    @property
-    def source(self) -> str:
-        """`<kind>.<name>`, the group that counts and filters use."""
-        return f"{self.kind}.{self.name}"
-
-    @property
-    def error_text(self) -> str:
-        """`Type: text`, or whichever of the two there is."""
-        return ": ".join(part for part in (self.error_type, self.error) if part)
 
 
 class DeadLetters:
@@ -217,56 +143,7 @@ class DeadLetters:
 
     def decode(self, stored: StoredMessage) -> DeadLetter | None:
         """Read a letter from its stored message; None if its subject does not name a death."""
-        entry = self._entry(stored)
-        if entry is None:
-            return None
-        headers = {name: unescape(value) for name, value in stored.headers.items()}
-
-        def field(name: str) -> str:
-            return headers.get(PREFIX + name, "")
-
-        origin = field("Subject")
-        message = decode(
-            origin or stored.subject,
-            stored.headers,
-            stored.body,
-            names=self._names,
-            stream=self.stream,
-            seq=stored.seq,
-            stored_at=stored.stored_at,
-        )
-        return DeadLetter(
-            seq=stored.seq,
-            entry=str(entry),
-            kind=entry.kind,
-            name=entry.name,
-            subject=origin,
-            id=field("Message-Id") or message.id,
-            type=message.type if CE_TYPE in headers or origin else "",
-            reason=field("Reason"),
-            error_type=field("Error-Type"),
-            error=field("Error"),
-            agent=field("Agent"),
-            stream=field("Stream"),
-            origin_seq=_number(field("Seq"), entry.seq),
-            deliveries=_number(field("Deliveries")),
-            replays=_number(field("Replays")),
-            first_at=_time(field("First-At")),
-            died_at=_time(field("At")) or stored.stored_at,
-            size=message.size,
-            correlation_id=headers.get(CE_CORRELATION) or field("Message-Id") or message.id,
-            message=message,
-        )
-
-    def _entry(self, stored: StoredMessage) -> Entry | None:
-        """The death a stored message stands for; other code may end its subjects otherwise, then its own place names it."""
-        try:
-            return self._names.entry_of(stored.subject)
-        except InvalidName:
-            match self._names.local(stored.subject).split("."):
-                case ["dlq", ("inbox" | "tasks" | "events") as kind, name, _]:
-                    return Entry(kind, name, 0, stored.stored_ns)
-            return None
+        return read_letter(stored, names=self._names, stream=self.stream)
 
     # -- dying
 
@@ -311,25 +188,19 @@ class DeadLetters:
             Unavailable: The copy or the removal was not confirmed; nothing was lost, do it again.
             QueueFull: The DLQ is full; the origin stays where it is.
         """
-        now = format_time(datetime.now(UTC))
-        died = {
-            "Reason": reason,
-            "Error-Type": error_type[:ERROR_LIMIT],
-            "Error": error[:ERROR_LIMIT],
-            "Error-At-Line": error_line[:ERROR_LIMIT],
-            "Agent": agent,
-            "Stream": stream,
-            "Consumer": consumer,
-            "Subject": subject or origin.subject,
-            "Seq": str(origin.seq),
-            "Stored-At": format_time(origin.stored_at),
-            "Deliveries": str(deliveries),
-            "Message-Id": message.id,
-            "First-At": message.headers.get(f"{PREFIX}First-At") or now,
-            "At": now,
-        }
-        kept = {name: value for name, value in origin.headers.items() if not name.startswith(("Nats-", REPLAY_OF))}
-        headers = kept | {PREFIX + name: escape(value) for name, value in died.items() if value}
+        headers = death_headers(
+            origin,
+            message,
+            reason=reason,
+            error_type=error_type,
+            error=error,
+            error_line=error_line,
+            agent=agent,
+            stream=stream,
+            consumer=consumer,
+            subject=subject or origin.subject,
+            deliveries=deliveries,
+        )
         body = origin.body
         room = self._fleet.nc.max_payload - COPY_HEADROOM - header_size(headers)
         if len(body) > room:
@@ -422,7 +293,7 @@ class DeadLetters:
         if letter.kind == "tasks" and to is None:
             await self._fleet.ledger.change(letter.name, letter.id, _resubmitted)
         generation = letter.replays + 1
-        headers = _replay_headers(stored.headers, letter, death, generation, by)
+        headers = replay_headers(stored.headers, letter, death, generation, by)
         if expires_in is not None:
             headers[CE_EXPIRY] = format_time(datetime.now(UTC) + timedelta(seconds=expires_in))
         body = stored.body
@@ -478,7 +349,7 @@ class DeadLetters:
             entry = Entry.parse(headers.get(REPLAY_OF, ""))
         except InvalidName:
             return True
-        key = self._names.replay_key(entry, _number(headers.get(f"{PREFIX}Replays", ""), 1))
+        key = self._names.replay_key(entry, number(headers.get(f"{PREFIX}Replays", ""), 1))
         mine = f"{stream}:{seq}".encode()
         if await self.receipts.create(key, mine):
             return True
@@ -491,56 +362,11 @@ class DeadLetters:
         Only for durables with `max_ack_pending=1` (inboxes), where the dead are exactly those stored below the one in
         flight; found twice, because an acknowledged message leaves the stream just after the counters moved.
         """
-        first = await self.stranded(stream, durable)
-        if not first:
-            return 0
-        await asyncio.sleep(0.3)
-        again = {message.seq for message in await self.stranded(stream, durable)}
-        info = await self._js.consumer_info(stream, durable) or {}
-        place = self._names.place_of(stream)
-        moved = 0
-        for stored in first:
-            if stored.seq not in again or place is None:
-                continue
-            message = decode(
-                stored.subject,
-                stored.headers,
-                stored.body,
-                names=self._names,
-                stream=stream,
-                seq=stored.seq,
-                stored_at=stored.stored_at,
-            )
-            await self.bury(
-                Entry("inbox", place.name, stored.seq, stored.stored_ns),
-                stored,
-                reason="crash",
-                error="every attempt ended without an answer: the process died or lost its lease each time",
-                agent=place.name,
-                stream=stream,
-                consumer=durable,
-                deliveries=int(info.get("config", {}).get("max_deliver", 0)),
-                message=message,
-            )
-            moved += 1
-        return moved
+        return await sweeping.sweep(self, self._js, self._names, stream, durable)
 
     async def stranded(self, stream: str, durable: str, *, limit: int = 1000) -> Sequence[StoredMessage]:
         """One look at the messages that exhausted their deliveries; an acknowledgement in flight can make one appear."""
-        info = await self._js.consumer_info(stream, durable)
-        state = await self._js.stream_info(stream)
-        if info is None or state is None:
-            return []
-        in_flight = info["num_ack_pending"]
-        if info["config"].get("max_ack_pending") == 1:
-            highest = info["delivered"]["stream_seq"] - (1 if in_flight else 0)
-        else:
-            highest = info["delivered"]["stream_seq"] if not in_flight else info["ack_floor"]["stream_seq"]
-        # Not by counting: under traffic the two answers are of two moments, and one sweep in three missed what was there.
-        if not state["state"]["messages"] or state["state"]["first_seq"] > highest:
-            return []
-        page = await self._js.read(stream, limit=limit)
-        return [message for message in page.messages if message.seq <= highest]
+        return await sweeping.stranded(self._js, stream, durable, limit=limit)
 
     # -- internals
 
@@ -576,30 +402,6 @@ class DeadLetters:
             return False
 
 
-def _replay_headers(
-    stored: Mapping[str, str], letter: DeadLetter, entry: Entry, generation: int, by: str
-) -> dict[str, str]:
-    """Headers of the replayed message: the original's, the chain of its deaths, and a new deterministic id."""
-    kept = {
-        name: value
-        for name, value in stored.items()
-        if not name.startswith("Nats-")
-        and name not in (CE_EXPIRY, REPLAY_OF)
-        and (not name.startswith(PREFIX) or name in _KEPT_ON_REPLAY)
-    }
-    if CE_ID not in kept and letter.id:
-        # A bare message got its id from stream and sequence; both change now, the id must not.
-        kept[CE_ID] = escape(letter.id)
-    return kept | {
-        MSG_ID: f"{entry}:r{generation}",
-        REPLAY_OF: str(entry),
-        f"{PREFIX}First-At": format_time(letter.first_at or letter.died_at),
-        f"{PREFIX}Replays": str(generation),
-        f"{PREFIX}Replayed-From": str(letter.seq),
-        f"{PREFIX}Replayed-By": escape(by[:128]),
-    }
-
-
 def _resubmitted(record: TaskStatus | None) -> TaskStatus | None:
     """The ledger record of a replayed task; a completed one stays, its worker then drops the replay."""
     if record is None or record.state == "completed":
@@ -612,14 +414,3 @@ def _literal(subject: str) -> str:
     if not is_literal(subject):
         raise UnknownDestination(f"{subject!r} is not a subject to publish to")
     return subject
-
-
-def _number(text: str, default: int = 0) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else default
-
-
-def _time(text: str) -> datetime | None:
-    try:
-        return parse_time(text) if text else None
-    except (ValueError, OverflowError):
-        return None

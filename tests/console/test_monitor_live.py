@@ -23,7 +23,7 @@ from console.operations.plan import plan_replay
 from console.operations.selection import select
 from console.settings import Settings
 from console.text.safe import is_clean
-from patterns import Fleet
+from patterns import Fleet, Unavailable
 from patterns.server import LocalServer
 from tests.support.fleets import connected, delivery, fast, publish, running, take
 from tests.support.letters import forge, forge_many, kill_tasks
@@ -572,6 +572,28 @@ async def test_a_restart_of_the_server_doubles_and_loses_no_event(server):
         await until(lambda: len(feed.items) == 5)
         await asyncio.to_thread(server.kill)
         await asyncio.to_thread(server.restart)
+        for number in range(5, 10):
+            await fleet.events.broadcast("x", number)
+        await until(lambda: len(feed.items) >= 10)
+        assert bodies(feed) == [str(number) for number in range(10)]
+
+
+async def test_a_read_without_an_answer_doubles_and_loses_no_event(server, monkeypatch):
+    async with connected(server.url, agents=["ceo"]) as fleet, following(Feed(fleet)) as feed:
+        for number in range(5):
+            await fleet.events.broadcast("x", number)
+        await until(lambda: len(feed.items) == 5)
+        real, failed = fleet.jetstream.read, []
+
+        async def read(*args: Any, **options: Any) -> Any:
+            """Once, what an outage of five seconds leads to."""
+            if not failed:
+                failed.append(True)
+                raise Unavailable("no answer to a read of EVENTS within 5 s")
+            return await real(*args, **options)
+
+        monkeypatch.setattr(fleet.jetstream, "read", read)
+        await until(lambda: failed)
         for number in range(5, 10):
             await fleet.events.broadcast("x", number)
         await until(lambda: len(feed.items) >= 10)

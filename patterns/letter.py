@@ -1,0 +1,219 @@
+"""The record of a dead letter and its headers: written at a death, read by people, reduced to the chain at a replay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from patterns.errors import InvalidName
+from patterns.message import (
+    CE_CORRELATION,
+    CE_EXPIRY,
+    CE_ID,
+    CE_TYPE,
+    MSG_ID,
+    REPLAY_OF,
+    Message,
+    decode,
+    escape,
+    format_time,
+    parse_time,
+    unescape,
+)
+from patterns.names import Entry, Kind, Names
+from patterns.stored import StoredMessage
+
+REASONS: Final = (
+    "max-deliver",
+    "rejected",
+    "crash",
+    "expired",
+    "invalid",
+    "unhandled",
+    "max-hops",
+    "interrupted",
+    "undeliverable",
+)
+"""The closed list of `Dead-Letter-Reason`."""
+
+ERROR_LIMIT = 512
+"""Characters kept of an error text: headers are for triage, not for traces."""
+
+PREFIX = "Dead-Letter-"
+_KEPT_ON_REPLAY = frozenset({f"{PREFIX}First-At", f"{PREFIX}Replays", f"{PREFIX}Replayed-From", f"{PREFIX}Replayed-By"})
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One dead message with the story of its death."""
+
+    seq: int
+    """Sequence in the DLQ stream."""
+    entry: str
+    """`<kind>.<name>.<origin seq>-<stored-at ns, hex>`: names this death for ever."""
+    kind: Kind
+    name: str
+    """Agent, role, or durable of the subscription it died in."""
+    subject: str
+    """Where it was published, and where a replay goes."""
+    id: str
+    type: str
+    reason: str
+    """One of `REASONS`; whatever a foreign producer wrote."""
+    error_type: str
+    error: str
+    agent: str
+    """Who failed."""
+    stream: str
+    """Stream it died in."""
+    origin_seq: int
+    deliveries: int
+    """Attempts before this death."""
+    replays: int
+    """Times it was replayed before this death."""
+    first_at: datetime | None
+    """Its first death."""
+    died_at: datetime
+    """This death."""
+    size: int
+    correlation_id: str
+    message: Message
+
+    @property
+    def source(self) -> str:
+        """`<kind>.<name>`, the group that counts and filters use."""
+        return f"{self.kind}.{self.name}"
+
+    @property
+    def error_text(self) -> str:
+        """`Type: text`, or whichever of the two there is."""
+        return ": ".join(part for part in (self.error_type, self.error) if part)
+
+
+def read_letter(stored: StoredMessage, *, names: Names, stream: str) -> DeadLetter | None:
+    """Read a letter from its stored message; None if its subject does not name a death."""
+    entry = _entry(stored, names)
+    if entry is None:
+        return None
+    headers = {name: unescape(value) for name, value in stored.headers.items()}
+
+    def field(name: str) -> str:
+        return headers.get(PREFIX + name, "")
+
+    origin = field("Subject")
+    message = decode(
+        origin or stored.subject,
+        stored.headers,
+        stored.body,
+        names=names,
+        stream=stream,
+        seq=stored.seq,
+        stored_at=stored.stored_at,
+    )
+    return DeadLetter(
+        seq=stored.seq,
+        entry=str(entry),
+        kind=entry.kind,
+        name=entry.name,
+        subject=origin,
+        id=field("Message-Id") or message.id,
+        type=message.type if CE_TYPE in headers or origin else "",
+        reason=field("Reason"),
+        error_type=field("Error-Type"),
+        error=field("Error"),
+        agent=field("Agent"),
+        stream=field("Stream"),
+        origin_seq=number(field("Seq"), entry.seq),
+        deliveries=number(field("Deliveries")),
+        replays=number(field("Replays")),
+        first_at=_time(field("First-At")),
+        died_at=_time(field("At")) or stored.stored_at,
+        size=message.size,
+        correlation_id=headers.get(CE_CORRELATION) or field("Message-Id") or message.id,
+        message=message,
+    )
+
+
+def _entry(stored: StoredMessage, names: Names) -> Entry | None:
+    """The death a stored message stands for; other code may end its subjects otherwise, then its own place names it."""
+    try:
+        return names.entry_of(stored.subject)
+    except InvalidName:
+        match names.local(stored.subject).split("."):
+            case ["dlq", ("inbox" | "tasks" | "events") as kind, name, _]:
+                return Entry(kind, name, 0, stored.stored_ns)
+        return None
+
+
+def death_headers(
+    origin: StoredMessage,
+    message: Message,
+    *,
+    reason: str,
+    error_type: str,
+    error: str,
+    error_line: str,
+    agent: str,
+    stream: str,
+    consumer: str,
+    subject: str,
+    deliveries: int,
+) -> dict[str, str]:
+    """Headers of a dead letter: the original's without `Nats-*`, which would act again, and the story of this death."""
+    now = format_time(datetime.now(UTC))
+    died = {
+        "Reason": reason,
+        "Error-Type": error_type[:ERROR_LIMIT],
+        "Error": error[:ERROR_LIMIT],
+        "Error-At-Line": error_line[:ERROR_LIMIT],
+        "Agent": agent,
+        "Stream": stream,
+        "Consumer": consumer,
+        "Subject": subject,
+        "Seq": str(origin.seq),
+        "Stored-At": format_time(origin.stored_at),
+        "Deliveries": str(deliveries),
+        "Message-Id": message.id,
+        "First-At": message.headers.get(f"{PREFIX}First-At") or now,
+        "At": now,
+    }
+    kept = {name: value for name, value in origin.headers.items() if not name.startswith(("Nats-", REPLAY_OF))}
+    return kept | {PREFIX + name: escape(value) for name, value in died.items() if value}
+
+
+def replay_headers(
+    stored: Mapping[str, str], letter: DeadLetter, entry: Entry, generation: int, by: str
+) -> dict[str, str]:
+    """Headers of the replayed message: the original's, the chain of its deaths, and a new deterministic id."""
+    kept = {
+        name: value
+        for name, value in stored.items()
+        if not name.startswith("Nats-")
+        and name not in (CE_EXPIRY, REPLAY_OF)
+        and (not name.startswith(PREFIX) or name in _KEPT_ON_REPLAY)
+    }
+    if CE_ID not in kept and letter.id:
+        # A bare message got its id from stream and sequence; both change now, the id must not.
+        kept[CE_ID] = escape(letter.id)
+    return kept | {
+        MSG_ID: f"{entry}:r{generation}",
+        REPLAY_OF: str(entry),
+        f"{PREFIX}First-At": format_time(letter.first_at or letter.died_at),
+        f"{PREFIX}Replays": str(generation),
+        f"{PREFIX}Replayed-From": str(letter.seq),
+        f"{PREFIX}Replayed-By": escape(by[:128]),
+    }
+
+
+def number(text: str, default: int = 0) -> int:
+    """The number a header holds, or the default for what is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else default
+
+
+def _time(text: str) -> datetime | None:
+    try:
+        return parse_time(text) if text else None
+    except (ValueError, OverflowError):
+        return None

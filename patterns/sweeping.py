@@ -1,0 +1,73 @@
+"""Finding what exhausted its deliveries: JetStream keeps such a message, hides it and counts it nowhere.
+
+Its advisory comes only when somebody pulls again and only if somebody listens then: a hint. Looking is the truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from patterns.jetstream import JetStream
+from patterns.message import decode
+from patterns.names import Entry, Names
+from patterns.stored import StoredMessage
+
+if TYPE_CHECKING:
+    from patterns.deadletters import DeadLetters
+
+
+async def sweep(letters: DeadLetters, js: JetStream, names: Names, stream: str, durable: str) -> int:
+    """Move the stranded messages of one inbox; see `DeadLetters.sweep`."""
+    first = await stranded(js, stream, durable)
+    if not first:
+        return 0
+    await asyncio.sleep(0.3)
+    again = {message.seq for message in await stranded(js, stream, durable)}
+    info = await js.consumer_info(stream, durable) or {}
+    place = names.place_of(stream)
+    moved = 0
+    for stored in first:
+        if stored.seq not in again or place is None:
+            continue
+        message = decode(
+            stored.subject,
+            stored.headers,
+            stored.body,
+            names=names,
+            stream=stream,
+            seq=stored.seq,
+            stored_at=stored.stored_at,
+        )
+        await letters.bury(
+            Entry("inbox", place.name, stored.seq, stored.stored_ns),
+            stored,
+            reason="crash",
+            error="every attempt ended without an answer: the process died or lost its lease each time",
+            agent=place.name,
+            stream=stream,
+            consumer=durable,
+            deliveries=int(info.get("config", {}).get("max_deliver", 0)),
+            message=message,
+        )
+        moved += 1
+    return moved
+
+
+async def stranded(js: JetStream, stream: str, durable: str, *, limit: int = 1000) -> Sequence[StoredMessage]:
+    """One look; see `DeadLetters.stranded`."""
+    info = await js.consumer_info(stream, durable)
+    state = await js.stream_info(stream)
+    if info is None or state is None:
+        return []
+    in_flight = info["num_ack_pending"]
+    if info["config"].get("max_ack_pending") == 1:
+        highest = info["delivered"]["stream_seq"] - (1 if in_flight else 0)
+    else:
+        highest = info["delivered"]["stream_seq"] if not in_flight else info["ack_floor"]["stream_seq"]
+    # Not by counting: under traffic the two answers are of two moments, and one sweep in three missed what was there.
+    if not state["state"]["messages"] or state["state"]["first_seq"] > highest:
+        return []
+    page = await js.read(stream, limit=limit)
+    return [message for message in page.messages if message.seq <= highest]
