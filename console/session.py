@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from console.monitor.engine import Monitor
 from console.monitor.feed import Feed
+from console.operations.errors import OperationError
 from console.operations.guard import WriteGuard
 from console.operations.job import Job
 from console.operations.plan import Plan
@@ -35,6 +36,11 @@ class Session:
     """Host and port, without credentials."""
     demo: bool = False
 
+    @property
+    def prod(self) -> bool:
+        """Whether the settings call this context production."""
+        return self.settings.context(self.name).prod
+
 
 @dataclass(slots=True)
 class Runtime:
@@ -50,6 +56,7 @@ class Runtime:
     def __post_init__(self) -> None:
         self.monitor = Monitor(self.session.fleet, self.session.settings)
         self.feed = Feed(self.session.fleet, capacity=self.session.settings.feed_lines)
+        self.monitor.on_death = self.feed.add_letter
 
     @property
     def fleet(self) -> Fleet:
@@ -71,8 +78,11 @@ class Runtime:
 
         Raises:
             Refused: The guard forbids it.
+            OperationError: Another job is running; two at once on the same dead letters help nobody.
         """
         self.guard.require(plan.action)
+        if self.busy is not None:
+            raise OperationError(f"job {self.busy.id} is still running: wait for its end")
         job = Job(self.fleet, plan, self.guard)
         job.state = "running"
         self.jobs.append(job)

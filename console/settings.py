@@ -57,12 +57,12 @@ class ReplayPolicy(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Thresholds:
-    """From where on something deserves attention; a value that reaches its threshold counts."""
+    """From where on something deserves attention: a backlog beyond its threshold, everything else that reaches it."""
 
     inbox_backlog: int = 10
-    """Messages in an inbox: warning."""
+    """Messages waiting in an inbox, beyond which it is a backlog: warning."""
     queue_backlog: int = 50
-    """Messages in a task queue: warning."""
+    """Tasks waiting in a queue, beyond which it is a backlog: warning."""
     subscription_lag: int = 1_000
     """Events a subscription is behind: warning."""
     redelivered: int = 10
@@ -72,7 +72,7 @@ class Thresholds:
     oldest_crit: float = 600.0
     """Seconds the oldest message waits: critical."""
     stranded_warn: int = 1
-    """Messages that used up their deliveries and reached no dead-letter queue: warning."""
+    """Messages that used up their deliveries and reached no dead-letter queue: critical."""
     dead_letters_warn: int = 1
     """Dead letters: warning."""
     dead_letters_crit: int = 100
@@ -125,7 +125,7 @@ class Settings:
     policy: ReplayPolicy = ReplayPolicy.SAFE
     """Replay policy where neither an agent nor a role says otherwise."""
     replay_rate: float = 20.0
-    """Messages a second that a replay starts with, 0.1 to 500."""
+    """Messages a second that a replay starts with, 1 to 500."""
     feed_lines: int = 5_000
     """Events kept in the live feed, 100 to 100000."""
     theme: str = ""
@@ -142,7 +142,7 @@ class Settings:
     """Keys (comma-separated) by binding id."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("refresh", 0.2, 3_600), ("replay_rate", 0.1, 500), ("feed_lines", 100, 100_000)):
+        for name, low, high in (("refresh", 0.2, 3_600), ("replay_rate", 1, 500), ("feed_lines", 100, 100_000)):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} must be between {low} and {high}")
         for section, targets in (("agents", self.agents), ("roles", self.roles)):

@@ -88,10 +88,18 @@ class Watch:
                 self.caught_up.set()
                 if await bell.wait(fleet.config.poll):
                     self.caught_up.clear()
+                elif not page.messages:
+                    position = await self._back(stream, position)
         finally:
             for subscription in subscriptions:
                 if not fleet.nc.is_closed:
                     await subscription.unsubscribe()
+
+    async def _back(self, stream: str, position: int) -> int:
+        """Where to go on while nothing comes: at the beginning of a stream that was deleted and made again."""
+        info = await self._fleet.jetstream.stream_info(stream)
+        made_again = info is not None and int(info["state"]["last_seq"]) + 1 < position
+        return int(info["state"]["first_seq"]) if info is not None and made_again else position
 
     async def _start(self, stream: str) -> int:
         info = await self._fleet.jetstream.stream_info(stream)

@@ -222,7 +222,7 @@ async def _replay(options: GlobalOptions, asked: Request, interrupt: Interrupt) 
         guard.require("dlq replay")
     async with place.connected() as fleet:
         chosen = await select(fleet, seqs=asked.seqs, expression=asked.expression, everything=asked.everything)
-        rate = asked.rate if asked.rate is not None else max(1.0, place.settings.replay_rate)
+        rate = asked.rate if asked.rate is not None else place.settings.replay_rate
         policy = policy_of(place.settings)
         plan = await plan_replay(
             fleet, chosen, rate=rate, policy=policy, to=asked.to, force=asked.force, reason=asked.reason

@@ -19,7 +19,7 @@ from console.monitor.letters import LetterStore
 from console.monitor.view import FleetView
 from console.settings import Settings
 from console.text.safe import clean
-from patterns import Fleet, PatternError
+from patterns import DeadLetter, Fleet, PatternError
 
 log = logging.getLogger("console.monitor")
 
@@ -65,6 +65,8 @@ class Monitor:
     letters: LetterStore = field(init=False)
     on_change: Callable[[], None] | None = None
     """Called after each read, on the event loop: for a test or a command that waits, not for a screen."""
+    on_death: Callable[[DeadLetter], None] | None = None
+    """Called for each dead letter that came while the monitor was reading."""
     _derivation: Derivation = field(init=False)
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -100,7 +102,7 @@ class Monitor:
             snapshot = await self.fleet.snapshot()
             if not any(text.startswith("dead letters") for text in snapshot.missing):
                 # What may not be seen is said in the view, and costs the dead letters only.
-                await self.letters.refresh()
+                await self._read_letters()
         except (PatternError, nats.errors.Error, OSError) as error:
             self.health.error = clean(str(error) or type(error).__name__)
             log.debug("read failed: %s", self.health.error)
@@ -113,6 +115,12 @@ class Monitor:
             self.version += 1
             if self.on_change is not None:
                 self.on_change()
+
+    async def _read_letters(self) -> None:
+        await self.letters.refresh()
+        if self.on_death is not None:
+            for letter in self.letters.fresh:
+                self.on_death(letter)
 
 
 async def observe(fleet: Fleet, settings: Settings, *, reads: int = 2, apart: float = 0.5) -> FleetView:

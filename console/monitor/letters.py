@@ -23,6 +23,8 @@ class LetterStore:
         self._last = 0
         self.total = 0
         """Letters on the server."""
+        self.fresh: list[DeadLetter] = []
+        """Those that died between the last two reads; empty after the first, which finds the past."""
 
     def all(self) -> tuple[DeadLetter, ...]:
         """Letters in the order of their deaths."""
@@ -39,6 +41,7 @@ class LetterStore:
             Unavailable: The DLQ cannot be read.
         """
         js, stream = self._fleet.jetstream, self._fleet.dead_letters.stream
+        self.fresh = []
         info = await js.stream_info(stream)
         if info is None:
             changed = bool(self._letters)
@@ -65,6 +68,8 @@ class LetterStore:
         after = max(self._last, last - CAPACITY, first - 1)
         while page := await self._fleet.dead_letters.list(after=after, limit=PAGE):
             self._letters.update((letter.seq, letter) for letter in page)
+            if self._mark:
+                self.fresh += page
             after = page[-1].seq
         self._last = max(self._last, after, last)
         for seq in list(self._letters)[: max(0, len(self._letters) - CAPACITY)]:

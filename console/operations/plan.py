@@ -56,6 +56,8 @@ class Plan:
     force: bool = False
     reason: str = ""
     warnings: tuple[str, ...] = ()
+    prod: bool = False
+    """On production every count is typed."""
     refused: int = 0
     """Skipped items that a policy protects."""
     cautious: bool = False
@@ -74,7 +76,7 @@ class Plan:
     @property
     def gate(self) -> str:
         """How it has to be confirmed: `enter`, `key` or `count`."""
-        if self.cautious or self.count > TYPED:
+        if self.cautious or self.prod or self.count > TYPED:
             return "count"
         return "enter" if self.count < CAREFUL and not self.warnings else "key"
 
@@ -138,6 +140,7 @@ async def plan_replay(
     to: str | None = None,
     force: bool = False,
     reason: str = "",
+    prod: bool = False,
 ) -> Plan:
     """Plan to send letters back to where they came from.
 
@@ -149,6 +152,7 @@ async def plan_replay(
         policy: How careful to be with a letter, from the settings.
         force: Also those that were replayed as often as allowed, or whose policy is `never`.
         reason: Why, for the record.
+        prod: Whether this is production: every count is typed then.
 
     Raises:
         UsageError: The rate is out of range, or `to` is nothing that can be published to.
@@ -204,6 +208,7 @@ async def plan_replay(
         force=force,
         reason=reason,
         warnings=tuple(warnings),
+        prod=prod,
         refused=refused,
         cautious=bool(cautious),
     )

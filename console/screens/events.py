@@ -8,7 +8,7 @@ from textual.containers import Vertical
 from textual.widget import Widget
 
 from console.screens.base import ConsoleScreen
-from console.screens.feed_lines import FeedPainter, event_pane, line_filter
+from console.screens.feed_lines import FeedPainter, line_filter, line_pane
 from console.text.safe import clean
 from console.widgets.event_feed import EventFeed
 
@@ -48,5 +48,5 @@ class EventsScreen(ConsoleScreen):
     @on(EventFeed.Selected)
     def _open_event(self, event: EventFeed.Selected) -> None:
         event.stop()
-        if pane := event_pane(self.runtime.feed, event.line, self.colours()):
+        if pane := line_pane(self.runtime, event.line, self.colours()):
             self.app.push_screen(pane)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from rich.text import Text
 from textual.widget import Widget
@@ -11,8 +12,9 @@ from console.filters import FilterError, Record, parse
 from console.monitor.feed import Feed, FeedItem
 from console.screens.base import label
 from console.screens.inspect import InspectPane
+from console.session import Runtime
 from console.text import units
-from console.widgets.details import message_text
+from console.widgets.details import letter_text, message_text
 from console.widgets.event_feed import EventFeed, FeedLine
 
 
@@ -98,14 +100,18 @@ def find(feed: Feed, line: FeedLine) -> FeedItem | None:
     return feed.items[at] if 0 <= at < len(feed.items) else None
 
 
-def event_pane(feed: Feed, line: FeedLine, colours: dict[str, str]) -> InspectPane | None:
-    """A pane with the whole event of a line; None if it is gone or has no message."""
-    item = find(feed, line)
-    if item is None or item.message is None:
+def line_pane(runtime: Runtime, line: FeedLine, colours: dict[str, str]) -> InspectPane | None:
+    """A pane with the whole event or dead letter of a line; None if it is gone."""
+    item = find(runtime.feed, line)
+    if item is None:
         return None
-    message = item.message
+    message, letter = item.message, runtime.monitor.letters.get(item.letter or 0)
 
     async def load() -> Text:
-        return message_text(message, colours)
+        if message is not None:
+            return message_text(message, colours)
+        return letter_text(letter, datetime.now(UTC), colours) if letter is not None else Text("gone")
 
-    return InspectPane(f"event {message.type}", load)
+    if message is not None:
+        return InspectPane(f"event {message.type}", load)
+    return InspectPane(f"dead letter {letter.seq}", load) if letter is not None else None

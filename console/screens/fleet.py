@@ -12,7 +12,7 @@ from textual.widget import Widget
 
 from console.monitor.view import Flow
 from console.screens.base import label
-from console.screens.feed_lines import FeedPainter, event_pane
+from console.screens.feed_lines import FeedPainter, line_pane
 from console.screens.inspect import flow_pane
 from console.screens.replay import ReplayScreen
 from console.screens.rows import FLEET_COLUMNS, fleet_rows
@@ -95,7 +95,7 @@ class FleetScreen(ReplayScreen):
     @on(EventFeed.Selected)
     def _open_event(self, event: EventFeed.Selected) -> None:
         event.stop()
-        if pane := event_pane(self.runtime.feed, event.line, self.colours()):
+        if pane := line_pane(self.runtime, event.line, self.colours()):
             self.app.push_screen(pane)
 
     def action_replay(self) -> None:

@@ -10,7 +10,7 @@ import nats.errors
 from textual.app import App
 
 from console.filters import FilterError
-from console.operations.errors import OperationError, Refused
+from console.operations.errors import OperationError
 from console.operations.job import Job
 from console.operations.plan import plan_replay, policy_of
 from console.operations.selection import freeze
@@ -54,7 +54,11 @@ async def plan_and_ask(
     settings = runtime.session.settings
     try:
         plan = await plan_replay(
-            runtime.fleet, freeze(letters, text), rate=max(1.0, settings.replay_rate), policy=policy_of(settings)
+            runtime.fleet,
+            freeze(letters, text),
+            rate=settings.replay_rate,
+            policy=policy_of(settings),
+            prod=runtime.session.prod,
         )
     except (OperationError, FilterError, PatternError, nats.errors.Error, OSError) as error:
         app.notify(clean(str(error)), title="replay", severity="error", markup=False)
@@ -63,7 +67,7 @@ async def plan_and_ask(
         return
     try:
         job, task = runtime.start(plan)
-    except Refused as error:
+    except OperationError as error:
         app.notify(clean(str(error)), title="replay", severity="warning", markup=False)
         return
     # The job is the runtime's: it goes on if this worker is cancelled with its screen.

@@ -87,7 +87,7 @@ def queue_rows(flows: Iterable[Flow], thresholds: Thresholds) -> tuple[Row, ...]
     """Rows of the queue table, the worst first."""
     ordered = sorted(flows, key=lambda flow: (flow.state.rank, flow.name))
     top = max((max(flow.history, default=0) for flow in ordered), default=0)
-    return tuple(_queue_row(flow, thresholds, max(top, thresholds.inbox_backlog)) for flow in ordered)
+    return tuple(_queue_row(flow, thresholds, max(top, thresholds.queue_backlog)) for flow in ordered)
 
 
 def subscription_rows(subscriptions: Iterable[Subscription]) -> tuple[Row, ...]:
@@ -95,7 +95,7 @@ def subscription_rows(subscriptions: Iterable[Subscription]) -> tuple[Row, ...]:
     ordered = sorted(subscriptions, key=lambda each: (-each.depth.pending, each.agent, each.name))
     return tuple(
         Row(
-            key=f"{each.agent}-{each.name}",
+            key=each.depth.durable or f"{each.agent}-{each.name}",
             cells=(
                 Cell(each.agent),
                 Cell(each.name, "dim"),

@@ -151,7 +151,7 @@ def test_contexts_nobody_mentions_have_the_defaults() -> None:
         ("refresh = 'fast'", "refresh: 'fast' is not a duration"),
         ("refresh = 0", "refresh must be between 0.2 and 3600"),
         ("refresh = nan", "refresh must be between"),
-        ("replay_rate = 501", "replay_rate must be between 0.1 and 500"),
+        ("replay_rate = 501", "replay_rate must be between 1 and 500"),
         ("feed_lines = 1.5", "feed_lines must be a whole number"),
         ("read_only = 1", "read_only must be true or false"),
         ("theme = 1", "theme must be a text"),
