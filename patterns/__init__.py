@@ -9,8 +9,9 @@ from patterns.config import (
     RetryPolicy,
     StreamLimits,
 )
-from patterns.consumer import Consumer, Delivery
+from patterns.consumer import Consumer
 from patterns.deadletters import UNCHANGED, DeadLetters
+from patterns.delivery import Delivery
 from patterns.depth import QueueDepth
 from patterns.errors import (
     ConfigMismatch,

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from patterns import names
-from patterns.consumer import Consumer, Delivery, Handler
+from patterns.consumer import Consumer, Handler
+from patterns.delivery import Delivery
 from patterns.errors import InvalidName
 from patterns.message import Receipt
 from patterns.requests import RAISE, Fallback, Reply, RequestHandler, Responder
@@ -210,7 +211,14 @@ class Agent:
             ):  # not on Windows, not off the main thread
                 loop.add_signal_handler(number, ended.set)
         async with self:
-            await ended.wait()
+            waiting = asyncio.create_task(ended.wait(), name=f"{self.id} until told")
+            try:
+                # A loop ends by itself only when the connection is closed for good: then there is nothing to live for.
+                done, _ = await asyncio.wait([waiting, *self._loops], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                waiting.cancel()
+            for loop_task in done - {waiting}:
+                loop_task.result()
 
     def _start(self, consumer: Consumer, handler: Handler) -> None:
         self._consumers.append(consumer)

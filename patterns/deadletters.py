@@ -18,7 +18,16 @@ from nats.js.errors import APIError
 from patterns import sweeping
 from patterns.bell import Bell
 from patterns.bucket import Bucket
-from patterns.errors import InvalidName, ReplayLimit, Unavailable, UnknownDeadLetter, UnknownDestination
+from patterns.errors import (
+    InvalidMessage,
+    InvalidName,
+    MessageTooLarge,
+    QueueFull,
+    ReplayLimit,
+    Unavailable,
+    UnknownDeadLetter,
+    UnknownDestination,
+)
 from patterns.jetstream import STREAM_NOT_FOUND, WRONG_LAST_SEQUENCE
 from patterns.ledger import TaskStatus
 from patterns.letter import PREFIX, DeadLetter, death_headers, number, read_letter, replay_headers
@@ -48,6 +57,9 @@ class _Unchanged:
     def __repr__(self) -> str:
         return "UNCHANGED"
 
+
+RESUBMITTED = "replayed"
+"""Note in the ledger of a task between its replay and its next worker."""
 
 UNCHANGED: Final = _Unchanged()
 """Replay with the body it died with."""
@@ -113,7 +125,11 @@ class DeadLetters:
         subscription = await self._fleet.nc.subscribe(self._names.dlq_filter(), cb=bell.ring)
         try:
             while True:
-                letters = await self.list(after=last, limit=500)
+                try:
+                    letters = await self.list(after=last, limit=500)
+                except (Unavailable, APIError) as error:
+                    log.debug("dead letters not read, trying again: %s", error)
+                    letters = []
                 for letter in letters:
                     last = letter.seq
                     yield letter
@@ -206,13 +222,16 @@ class DeadLetters:
         if len(body) > room:
             headers[f"{PREFIX}Truncated"] = str(len(body))
             body = body[: max(0, room - 64)]
-        copy = await self._publish_once(self._names.dlq_subject(entry), headers, body)
+        await self._publish_once(self._names.dlq_subject(entry), headers, body)
         gone = True
         if remove_origin and entry.seq:
             gone = not await self._js.delete(stream, entry.seq)
         # A mover that slept while the letter was replayed or discarded has just brought it back: take it out again.
-        if gone and copy is not None and await self._resolved(entry):
-            await self._js.delete(self.stream, copy.seq)
+        # Also if the copy was there already: the first confirmation of a mover's own publish may have got lost.
+        if gone and await self._resolved(entry):
+            ghost = await self._js.last(self.stream, self._names.dlq_subject(entry))
+            if ghost is not None:
+                await self._js.delete(self.stream, ghost.seq)
             return False
         return True
 
@@ -274,6 +293,7 @@ class DeadLetters:
         Raises:
             UnknownDeadLetter: It is not there (any more).
             ReplayLimit: It was replayed as often as allowed.
+            InvalidMessage: Its body was cut when it died, and no other was given.
             UnknownDestination: Nothing stores its subject; the letter stays.
             Unavailable: Not confirmed; the letter stays, and replaying it again stores no second copy that anybody handles.
         """
@@ -290,16 +310,31 @@ class DeadLetters:
         stream = await self._destination_stream(subject, letter.stream if to is None else None)
         death = Entry.parse(letter.entry)
         await self._finish_move(letter, death)
-        if letter.kind == "tasks" and to is None:
-            await self._fleet.ledger.change(letter.name, letter.id, _resubmitted)
+        if not isinstance(data, _Unchanged):
+            replaced = encode_data(data)
+        elif f"{PREFIX}Truncated" in stored.headers:
+            raise InvalidMessage(
+                f"dead letter {seq} holds only a part of its body: replay it with new data, or discard it"
+            )
+        else:
+            replaced = None
+        before = await self._resubmit(letter) if letter.kind == "tasks" and to is None else None
         generation = letter.replays + 1
         headers = replay_headers(stored.headers, letter, death, generation, by)
         if expires_in is not None:
             headers[CE_EXPIRY] = format_time(datetime.now(UTC) + timedelta(seconds=expires_in))
         body = stored.body
-        if not isinstance(data, _Unchanged):
-            body, headers[CE_CONTENT_TYPE] = encode_data(data)
-        ack = await self._js.publish(subject, body, headers, stream=stream, timeout=self._fleet.config.publish_timeout)
+        if replaced is not None:
+            body, headers[CE_CONTENT_TYPE] = replaced
+        timeout = self._fleet.config.publish_timeout
+        try:
+            ack = await self._js.publish(subject, body, headers, stream=stream, timeout=timeout, headroom=COPY_HEADROOM)
+        except (UnknownDestination, QueueFull, MessageTooLarge, APIError):
+            await self._undo_resubmit(letter, before)
+            raise
+        if ack.duplicate:
+            # The replay of before got there, and its task has had a life of its own since.
+            await self._undo_resubmit(letter, before)
         await self._resolve(death, f"replayed by {by}")
         await self._js.delete(self.stream, seq)
         return Receipt(id=letter.id, stream=ack.stream, seq=ack.seq, duplicate=ack.duplicate)
@@ -351,7 +386,11 @@ class DeadLetters:
             return True
         key = self._names.replay_key(entry, number(headers.get(f"{PREFIX}Replays", ""), 1))
         mine = f"{stream}:{seq}".encode()
-        if await self.receipts.create(key, mine):
+        try:
+            if await self.receipts.create(key, mine):
+                return True
+        except UnknownDestination:
+            # A fleet made by other code has no receipts: this line of defence is absent there.
             return True
         value = await self.receipts.get(key)
         return value is None or value.data == mine
@@ -369,6 +408,34 @@ class DeadLetters:
         return await sweeping.stranded(self._js, stream, durable, limit=limit)
 
     # -- internals
+
+    async def _resubmit(self, letter: DeadLetter) -> TaskStatus | None:
+        """Set the ledger record of a dead task back to `submitted`; returns the one of before if it was changed."""
+        before: TaskStatus | None = None
+
+        def change(record: TaskStatus | None) -> TaskStatus | None:
+            nonlocal before
+            # A completed one stays, its worker then drops the replay; one in work is that of another copy.
+            ended = record is not None and record.state in ("failed", "rejected", "canceled")
+            same = record is not None and record.state != "completed" and record.seq == letter.origin_seq
+            before = record if ended or same else None
+            if before is None:
+                return None
+            return dataclasses.replace(before, state="submitted", attempts=0, handbacks=0, seq=0, note=RESUBMITTED)
+
+        await self._fleet.ledger.change(letter.name, letter.id, change)
+        return before
+
+    async def _undo_resubmit(self, letter: DeadLetter, before: TaskStatus | None) -> None:
+        """Put the record back if nothing was replayed and nobody has written it since."""
+        if before is None:
+            return
+        untouched = ("submitted", RESUBMITTED, 0)
+        await self._fleet.ledger.change(
+            letter.name,
+            letter.id,
+            lambda record: before if record and (record.state, record.note, record.seq) == untouched else None,
+        )
 
     async def _destination_stream(self, subject: str, recorded: str | None) -> str:
         streams = await self._js.stream_names(subject)
@@ -400,13 +467,6 @@ class DeadLetters:
             return await self.receipts.get(self._names.resolved_key(entry)) is not None
         except APIError:
             return False
-
-
-def _resubmitted(record: TaskStatus | None) -> TaskStatus | None:
-    """The ledger record of a replayed task; a completed one stays, its worker then drops the replay."""
-    if record is None or record.state == "completed":
-        return None
-    return dataclasses.replace(record, state="submitted", attempts=0, handbacks=0, seq=0, note="replayed")
 
 
 def _literal(subject: str) -> str:

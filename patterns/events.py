@@ -18,8 +18,8 @@ from nats.js.errors import APIError
 from patterns import names
 from patterns.bell import Bell
 from patterns.consumer import Consumer
-from patterns.errors import InvalidName
-from patterns.jetstream import CONSUMER_NOT_FOUND
+from patterns.errors import InvalidName, Unavailable, UnknownDestination
+from patterns.jetstream import CONSUMER_NOT_FOUND, STREAM_NOT_FOUND
 from patterns.lane import Lane
 from patterns.message import Message, Receipt, decode, encode
 from patterns.names import Entry
@@ -75,7 +75,12 @@ class Watch:
         try:
             position = await self._start(stream)
             while True:
-                page = await fleet.jetstream.read(stream, start=position, limit=500, subject=single)
+                try:
+                    page = await fleet.jetstream.read(stream, start=position, limit=500, subject=single)
+                except (Unavailable, APIError) as error:
+                    log.debug("events not read, trying again: %s", error)
+                    await bell.wait(fleet.config.poll)
+                    continue
                 if page.remaining > self._backlog:
                     position = await self._skip(stream, single, position, len(page.messages) + page.remaining)
                     continue
@@ -228,7 +233,12 @@ class EventBus:
         js = self._fleet.jetstream
         info = await js.consumer_info(self.stream, durable)
         if info is None:
-            await js.context.add_consumer(self.stream, self._consumer_config(durable, filters, since))
+            try:
+                await js.context.add_consumer(self.stream, self._consumer_config(durable, filters, since))
+            except APIError as error:
+                if error.err_code == STREAM_NOT_FOUND:
+                    raise UnknownDestination(f"there is no stream {self.stream}: provision() creates it") from None
+                raise
             return None
         stream = await js.stream_info(self.stream)
         missed = int(stream["state"]["first_seq"]) - int(info["ack_floor"]["stream_seq"]) - 1 if stream else 0

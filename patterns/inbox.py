@@ -11,7 +11,8 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from patterns.consumer import TRANSIENT, Consumer, Delivery
+from patterns.consumer import Consumer
+from patterns.delivery import TRANSIENT, Delivery
 from patterns.depth import QueueDepth, queue_depth
 from patterns.errors import PatternError
 from patterns.lane import Lane
@@ -47,6 +48,8 @@ class InboxLane(Lane):
                         log.warning("%s: moved %d exhausted messages to the dead letters", self.durable, moved)
                 except (PatternError, *TRANSIENT) as error:
                     log.debug("%s: sweep failed, the next one tries again: %s", self.durable, error)
+                except Exception:
+                    log.exception("%s: sweep failed, the next one tries again", self.durable)
                 try:
                     async with asyncio.timeout(SWEEP_INTERVAL):
                         await exhausted.wait()

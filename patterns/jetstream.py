@@ -23,7 +23,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.errors import APIError
 
-from patterns.errors import MessageTooLarge, QueueFull, Unavailable, UnknownDestination
+from patterns.errors import InvalidMessage, MessageTooLarge, QueueFull, Unavailable, UnknownDestination
 from patterns.message import (
     EXPECTED_LAST_SUBJECT_SEQUENCE,
     EXPECTED_STREAM,
@@ -287,26 +287,31 @@ class JetStream:
             raise MessageTooLarge(
                 f"{size} bytes of body and headers, the server takes {most}; store large data elsewhere and send a reference"
             )
+        _require_encodable(sent)
         deadline = time.monotonic() + timeout
-        pause, failure = 0.05, "no answer"
+        pause, patience, silences = 0.05, 2.0, 0
         while True:
-            left = deadline - time.monotonic()
+            in_doubt = False
             try:
-                msg = await self.nc.request(subject, body, timeout=max(0.05, min(left, 5.0)), headers=sent)
+                left = deadline - time.monotonic()
+                msg = await self.nc.request(subject, body, timeout=max(0.05, min(left, patience)), headers=sent)
                 answer = json.loads(msg.data)
                 if "error" not in answer:
                     return PublishAck(answer["stream"], answer["seq"], bool(answer.get("duplicate")))
                 failure = self._refusal(subject, _api_error(answer["error"]))
             except nats.errors.NoRespondersError:
-                if await self._nobody_stores(subject, stream):
-                    raise UnknownDestination(
-                        f"no stream stores {subject!r}: is the name right, has provision() created it?"
-                    ) from None
-                failure = "the stream has no leader"
-            except (nats.errors.TimeoutError, nats.errors.OutboundBufferLimitError) as error:
-                failure = "no answer" if isinstance(error, nats.errors.TimeoutError) else "not connected"
+                failure, in_doubt = "the stream has no leader", True
+            except nats.errors.TimeoutError:
+                failure, in_doubt, silences, patience = "no answer", silences == 0, silences + 1, 5.0
+            except nats.errors.OutboundBufferLimitError:
+                failure = "not connected"
             except (ValueError, KeyError, TypeError):
-                failure = "a responder that is not JetStream answered"
+                failure, in_doubt = "a responder that is not JetStream answered", True
+            # Silence too: any subscriber on the subject, `nats sub '>'` for one, hides that no stream takes it.
+            if in_doubt and await self._nobody_stores(subject, stream):
+                raise UnknownDestination(
+                    f"no stream stores {subject!r}: is the name right, has provision() created it?"
+                ) from None
             if time.monotonic() + pause >= deadline:
                 raise Unavailable(
                     f"publish to {subject!r} was not confirmed within {timeout:g} s ({failure}); repeat it with the same id"
@@ -363,7 +368,8 @@ class JetStream:
                 async with asyncio.timeout(5.0):
                     msg = await replies.get()
                 headers = msg.headers or {}
-                status = headers.get("Status")
+                # A stored message may carry a header of this name; only the server's own word has no sequence.
+                status = None if "Nats-Sequence" in headers else headers.get("Status")
                 if status == "503":
                     return None
                 if status == "404":
@@ -388,6 +394,14 @@ class JetStream:
             found.append(message)
             seq = message.seq + 1
         return Page(tuple(found), -1)
+
+
+def _require_encodable(headers: Mapping[str, str]) -> None:
+    """A lone surrogate in a header would come up inside the client as a ValueError that looks like a broken answer."""
+    try:
+        "".join(headers.values()).encode()
+    except UnicodeEncodeError:
+        raise InvalidMessage("a header holds text that is no Unicode (a lone surrogate)") from None
 
 
 def _api_error(error: Mapping[str, Any]) -> APIError:

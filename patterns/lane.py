@@ -6,28 +6,34 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
+import math
 import time
 import traceback
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import nats.errors
-from nats.aio.msg import Msg
 
 from patterns.config import DeliveryConfig
-from patterns.errors import Unavailable
+from patterns.errors import PatternError, Unavailable
+from patterns.letter import number
 from patterns.message import REPLAY_OF, Message
 from patterns.names import Entry, Kind, Names
 from patterns.pull import Pull
-from patterns.stored import StoredMessage
+from patterns.stored import StoredMessage, stored_ns_of
 
 if TYPE_CHECKING:
-    from patterns.consumer import Consumer, Delivery
+    from patterns.consumer import Consumer
+    from patterns.delivery import Delivery
     from patterns.fleet import Fleet
 
 log = logging.getLogger("patterns")
+
+LONGEST_DELAY = 30 * 86400.0
+"""Seconds; the server takes nanoseconds in 64 bits and delivers at once what overflows."""
 
 
 class Lane:
@@ -52,6 +58,9 @@ class Lane:
         self.durable = durable
         self.delivery = delivery
         self.agent = name
+        self.settling: set[asyncio.Future[None]] = set()
+        """Settlements under way: a stop waits for them, whoever was cancelled."""
+        self._adopted = False
 
     @property
     def names(self) -> Names:
@@ -76,6 +85,33 @@ class Lane:
     def pull(self) -> Pull:
         """A new series of pull requests."""
         return Pull(self.fleet.jetstream, self.stream, self.durable)
+
+    async def adopt(self) -> None:
+        """Take lease and limit from the durable itself, once: an agent with another configuration would double its work."""
+        if self._adopted:
+            return
+        self._adopted = True
+        try:
+            info = await self.fleet.jetstream.consumer_info(self.stream, self.durable)
+        except (PatternError, nats.errors.Error):
+            return  # not readable with these rights: the configuration has to be right then
+        config = (info or {}).get("config", {})
+        ack_wait = int(config.get("ack_wait", 0)) / 1e9 or self.delivery.ack_wait
+        limit = int(config.get("max_deliver", -1))
+        if limit < 1:
+            limit = number((config.get("metadata") or {}).get("agents.max-deliver", "")) or self.delivery.max_deliver
+        if (ack_wait, limit) != (self.delivery.ack_wait, self.delivery.max_deliver):
+            log.warning(
+                "%s has ack_wait=%g and max_deliver=%d, the configuration here says %g and %d: the durable's hold",
+                self.durable, ack_wait, limit, self.delivery.ack_wait, self.delivery.max_deliver,
+            )  # fmt: skip
+            beat = self.delivery.heartbeat
+            self.delivery = dataclasses.replace(
+                self.delivery,
+                ack_wait=ack_wait,
+                max_deliver=limit,
+                heartbeat=beat if beat is None or beat < ack_wait else None,
+            )
 
     def entry(self, message: Message, stored_ns: int) -> Entry:
         """The name this message would have among the dead letters."""
@@ -110,7 +146,9 @@ class Lane:
             delivery.settled = "dead"
             await self.bury(delivery, "max-deliver", error_type, error, cause)
         else:
-            await self.give_back(delivery, self.delivery.retry.delay(delivery.attempt) if after is None else after)
+            policy = self.delivery.retry.delay(delivery.attempt)
+            sane = after is not None and math.isfinite(after) and after >= 0
+            await self.give_back(delivery, min(after, LONGEST_DELAY) if sane and after is not None else policy)
 
     async def hand_back(self, delivery: Delivery) -> None:
         """A graceful stop: the server counts the delivery, so the last one would strand the message and is buried."""
@@ -157,9 +195,18 @@ class Lane:
                 remove_origin=False,
             )
             if stands:
-                await self.buried(delivery, reason, f"{error_type}: {error}" if error_type else error)
+                await self._tell(delivery, reason, f"{error_type}: {error}" if error_type else error)
                 log.warning("%s is dead: %s %s %s", delivery, reason, error_type, error)
         await self.confirm(delivery)
+
+    async def _tell(self, delivery: Delivery, reason: str, error: str) -> None:
+        """Record the death and tell the sender; what cannot be said at all must not bring the message back for ever."""
+        try:
+            await self.buried(delivery, reason, error)
+        except Unavailable:
+            raise
+        except PatternError as problem:
+            log.warning("%s: its death could not be told: %s", delivery, problem)
 
     async def finish_burial(self, delivery: Delivery) -> bool:
         """Whether this message has its letter already, from a mover that broke off; what was left to do is done.
@@ -173,7 +220,7 @@ class Lane:
             return False
         delivery.settled = "dead"
         if await self.worth_burying(delivery):
-            await self.buried(delivery, letter.reason, letter.error_text)
+            await self._tell(delivery, letter.reason, letter.error_text)
         await self.confirm(delivery)
         return True
 
@@ -215,11 +262,6 @@ class Lane:
                 pause = min(pause * 2, 1.0)
             else:
                 return
-
-
-def stored_ns_of(raw: Msg) -> int:
-    """When the stream stored it, in nanoseconds since the epoch: the last but one token of an acknowledgement subject."""
-    return int(raw.reply.split(".")[-2])
 
 
 def _line_of(error: Exception | None) -> str:

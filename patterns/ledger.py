@@ -111,7 +111,7 @@ def encode(record: TaskStatus) -> bytes:
     plain = dataclasses.asdict(record)
     for name in ("submitted_at", "updated_at"):
         plain[name] = format_time(plain[name]) if plain[name] else None
-    return json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    return json.dumps(plain, separators=(",", ":")).encode()
 
 
 def decode(data: bytes) -> TaskStatus | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from patterns.message import (
     decode,
     escape,
     format_time,
+    header_size,
     parse_time,
     unescape,
 )
@@ -42,6 +44,14 @@ ERROR_LIMIT = 512
 """Characters kept of an error text: headers are for triage, not for traces."""
 
 PREFIX = "Dead-Letter-"
+HEADERS_LIMIT = 48 * 1024
+"""Bytes of original headers a copy keeps whole; the server takes 64 KiB in all (10097)."""
+
+LONG_HEADER = 512
+"""Of more than that, only values up to this many characters are kept."""
+
+_SENDABLE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""Header names a client can publish; a stream may hold others."""
 _KEPT_ON_REPLAY = frozenset({f"{PREFIX}First-At", f"{PREFIX}Replays", f"{PREFIX}Replayed-From", f"{PREFIX}Replayed-By"})
 
 
@@ -176,11 +186,32 @@ def death_headers(
         "Stored-At": format_time(origin.stored_at),
         "Deliveries": str(deliveries),
         "Message-Id": message.id,
-        "First-At": message.headers.get(f"{PREFIX}First-At") or now,
+        "First-At": (message.headers.get(f"{PREFIX}First-At") if REPLAY_OF in origin.headers else "") or now,
         "At": now,
     }
-    kept = {name: value for name, value in origin.headers.items() if not name.startswith(("Nats-", REPLAY_OF))}
+    kept = _copied(origin.headers)
+    if len(kept) < sum(not name.startswith(("Nats-", PREFIX, REPLAY_OF)) for name in origin.headers):
+        died["Headers-Dropped"] = "some could not be stored again"
     return kept | {PREFIX + name: escape(value) for name, value in died.items() if value}
+
+
+def _copied(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers a copy keeps: what would act again, what is forged and what no client can send is left out.
+
+    `Dead-Letter-*` on a message that is no replay is a claim of its sender; on a replay the chain of its deaths is kept.
+    """
+    chain = _KEPT_ON_REPLAY if REPLAY_OF in headers else frozenset[str]()
+    kept = {
+        name: value
+        for name, value in headers.items()
+        if _SENDABLE.fullmatch(name)
+        and name not in ("Status", "Description")
+        and not name.startswith(("Nats-", REPLAY_OF))
+        and (not name.startswith(PREFIX) or name in chain)
+    }
+    if header_size(kept) <= HEADERS_LIMIT:
+        return kept
+    return {name: value for name, value in kept.items() if len(value) <= LONG_HEADER}
 
 
 def replay_headers(

@@ -277,6 +277,11 @@ def encode_data(data: Any) -> tuple[bytes, str]:
         raise InvalidMessage(f"data cannot be sent as JSON: {error}") from None
 
 
+def encodable(text: str) -> str:
+    """`text` with `?` for lone surrogates, such as file names from `os.fsdecode` hold."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def escape(value: str) -> str:
     """Percent-encode a header value."""
     return urllib.parse.quote(value, safe=_UNENCODED, errors="surrogatepass")

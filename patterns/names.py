@@ -71,6 +71,11 @@ def message_id(value: str) -> str:
     return _checked(_MESSAGE_ID, value, "message id", "1 to 128 printable ASCII characters without spaces")
 
 
+def derived_id(text: str) -> str:
+    """A message id made of other ids: the text where it can be one, else its hash."""
+    return text if _MESSAGE_ID.fullmatch(text) else hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
 def dotted(value: str, what: str = "type") -> str:
     """Return `value` if it is a type, method or topic: 1 to 8 tokens of `[A-Za-z0-9_-]+` joined by dots."""
     tokens = value.split(".") if isinstance(value, str) else []
@@ -169,7 +174,7 @@ class Entry:
         """Parse `<kind>.<name>.<seq>-<ns hex>`; raises InvalidName."""
         parts = text.split(".")
         match = _ENTRY_TOKEN.fullmatch(parts[-1])
-        if len(parts) != 3 or parts[0] not in KINDS or not parts[1] or match is None:
+        if len(parts) != 3 or parts[0] not in KINDS or not _TOKEN.fullmatch(parts[1]) or match is None:
             raise InvalidName(f"{text!r} is not the name of a dead letter (kind.name.sequence-time)")
         return cls(parts[0], parts[1], int(match[1]), int(match[2], 16))
 

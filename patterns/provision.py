@@ -121,6 +121,10 @@ async def _create_or_compare(fleet: Fleet, name: str, wanted: Mapping[str, Any])
         if key in wanted and _differs(existing, wanted, key):
             raise ConfigMismatch(f"stream {name} exists with {key}={existing.get(key)!r}, wanted {wanted[key]!r}")
     changed = {key: wanted[key] for key in _ADJUSTABLE if key in wanted and _differs(existing, wanted, key)}
+    if existing.get("num_replicas", 1) > wanted["num_replicas"]:
+        # An agent started without its configuration must not take a fleet's copies away.
+        log.warning("stream %s keeps its %d replicas", name, existing["num_replicas"])
+        changed.pop("num_replicas", None)
     if changed:
         log.info("stream %s: updating %s", name, ", ".join(sorted(changed)))
         await fleet.jetstream.api(f"STREAM.UPDATE.{name}", {**existing, **changed}, timeout=15.0)

@@ -17,6 +17,9 @@ from patterns.jetstream import JetStream
 
 log = logging.getLogger("patterns")
 
+GRACE = 0.25
+"""Seconds the server's "nothing came" may be late."""
+
 
 class Pull:
     """Pull requests of one message on a durable.
@@ -37,7 +40,9 @@ class Pull:
         self._wake = asyncio.Event()
         self._inbox = ""
         self._subscription: Subscription | None = None
-        self._until = 0.0
+        self._asked = False
+        """Whether a request is out and unanswered."""
+        self._cut = False
         self._closed = False
 
     async def next(self, timeout: float) -> Msg | None:
@@ -54,38 +59,61 @@ class Pull:
                 msg = self._arrived.popleft()
                 status = (msg.headers or {}).get("Status") if not msg.reply else None
                 if status is None:
-                    self._until = 0.0
+                    self._asked = False
                     return msg
                 if status == "100":
                     continue
-                self._until = 0.0
+                self._asked = False
                 if status not in ("404", "408"):
-                    raise Unavailable(
-                        f"pull refused: {status} {(msg.headers or {}).get('Description', 'durable or leader is gone')}"
-                    )
-            now = time.monotonic()
-            if now >= deadline:
-                return None
+                    described = (msg.headers or {}).get("Description", "durable or leader is gone")
+                    raise Unavailable(f"pull refused: {status} {described.partition(chr(10))[0].strip()}")
             if nc.is_closed:
                 raise nats.errors.ConnectionClosedError
-            if now >= self._until and nc.is_connected:
+            if not nc.is_connected:
+                # Nothing wakes us while disconnected; look again soon instead of buffering a pull for each round.
+                self._cut = True
+                if time.monotonic() >= deadline:
+                    return None
+                await self._woken(0.1)
+                continue
+            if self._cut:
+                # A server that was not restarted may still hold the request of before.
+                self._cut = False
+                await self._withdraw()
+                continue
+            now = time.monotonic()
+            if now >= deadline and not self._asked:
+                return None
+            if not self._asked:
                 await self._request(deadline - now)
-            self._wake.clear()
-            # While disconnected nothing wakes us; look again soon instead of buffering a pull for each round.
-            patience = deadline - now + 0.25 if nc.is_connected else 0.1
-            try:
-                async with asyncio.timeout(max(0.01, patience)):
-                    await self._wake.wait()
-            except TimeoutError:
-                if nc.is_connected:
-                    self._until = 0.0
+            if not await self._woken(max(0.01, deadline - now) + GRACE):
+                # No message and no word: whoever asks again now would have two requests for one free place, and a
+                # message nobody holds. So the old one goes first; what it brought after all is handed out above.
+                await self._withdraw()
         return None
+
+    async def _woken(self, timeout: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        self._wake.clear()
+        return True
 
     async def close(self) -> list[Msg]:
         """Withdraw the request; returns the messages that were already on their way, which the caller has to give back."""
         self._closed = True
         self._wake.set()
+        await self._withdraw()
+        late = [msg for msg in self._arrived if msg.reply]
+        self._arrived.clear()
+        return late
+
+    async def _withdraw(self) -> None:
+        """Take the request back; what it brought meanwhile is in `_arrived` afterwards."""
         subscription, self._subscription = self._subscription, None
+        self._asked = False
         if subscription is not None and not self._api.nc.is_closed:
             try:
                 if self._api.nc.is_connected:
@@ -95,9 +123,6 @@ class Pull:
                     await subscription.unsubscribe()
             except (nats.errors.Error, OSError, TimeoutError) as error:
                 log.debug("withdrawing a pull failed, the lease will expire instead: %s", error)
-        late = [msg for msg in self._arrived if msg.reply]
-        self._arrived.clear()
-        return late
 
     async def _request(self, expires: float) -> None:
         if self._subscription is None:
@@ -105,7 +130,7 @@ class Pull:
             self._subscription = await self._api.nc.subscribe(self._inbox, cb=self._receive)
         request = {"batch": 1, "expires": int(max(expires, 0.01) * 1e9)}
         await self._api.nc.publish(self._subject, json.dumps(request).encode(), reply=self._inbox)
-        self._until = time.monotonic() + expires + 0.2
+        self._asked = True
 
     async def _receive(self, msg: Msg) -> None:
         self._arrived.append(msg)

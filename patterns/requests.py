@@ -189,7 +189,7 @@ class Requests:
             code = (msg.headers or {}).get(SERVICE_ERROR_CODE)
             if code is not None:
                 description = unescape((msg.headers or {}).get(SERVICE_ERROR, ""))
-                raise RemoteError(int(code) if code.isdigit() else 500, description, answer.data)
+                raise RemoteError(int(code) if code.isascii() and code.isdigit() else 500, description, answer.data)
             return answer
         raise NoResponders(f"nobody answers on {subject!r}")
 

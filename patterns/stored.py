@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from nats.aio.msg import Msg
+
 from patterns.message import parse_time_ns, time_of_ns
 
 _DIRECT_HEADERS = frozenset(
@@ -90,3 +92,13 @@ def unbase64(text: str | None) -> bytes:
         return base64.b64decode(text or "")
     except binascii.Error:
         return b""
+
+
+def stored_ns_of(raw: Msg) -> int:
+    """When the stream stored it, in nanoseconds since the epoch, as the acknowledgement subject tells.
+
+    `$JS.ACK.<stream>.<consumer>.<deliveries>.<seq>.<consumer seq>.<time>.<pending>`; the second form has the domain and an
+    account hash before the stream, and may have a token behind.
+    """
+    tokens = raw.reply.split(".")
+    return int(tokens[7 if len(tokens) == 9 else 9])

@@ -6,9 +6,13 @@ Its advisory comes only when somebody pulls again and only if somebody listens t
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from nats.js.errors import APIError
+
+from patterns.errors import PatternError
 from patterns.jetstream import JetStream
 from patterns.message import decode
 from patterns.names import Entry, Names
@@ -16,6 +20,8 @@ from patterns.stored import StoredMessage
 
 if TYPE_CHECKING:
     from patterns.deadletters import DeadLetters
+
+log = logging.getLogger("patterns")
 
 
 async def sweep(letters: DeadLetters, js: JetStream, names: Names, stream: str, durable: str) -> int:
@@ -31,6 +37,10 @@ async def sweep(letters: DeadLetters, js: JetStream, names: Names, stream: str, 
     for stored in first:
         if stored.seq not in again or place is None:
             continue
+        # The page may come from a replica that lags behind an acknowledgement; the leader knows.
+        current = await js.get(stream, stored.seq)
+        if current is None or current.stored_ns != stored.stored_ns:
+            continue
         message = decode(
             stored.subject,
             stored.headers,
@@ -40,17 +50,22 @@ async def sweep(letters: DeadLetters, js: JetStream, names: Names, stream: str, 
             seq=stored.seq,
             stored_at=stored.stored_at,
         )
-        await letters.bury(
-            Entry("inbox", place.name, stored.seq, stored.stored_ns),
-            stored,
-            reason="crash",
-            error="every attempt ended without an answer: the process died or lost its lease each time",
-            agent=place.name,
-            stream=stream,
-            consumer=durable,
-            deliveries=int(info.get("config", {}).get("max_deliver", 0)),
-            message=message,
-        )
+        try:
+            await letters.bury(
+                Entry("inbox", place.name, stored.seq, stored.stored_ns),
+                stored,
+                reason="crash",
+                error="every attempt ended without an answer: the process died or lost its lease each time",
+                agent=place.name,
+                stream=stream,
+                consumer=durable,
+                deliveries=int(info.get("config", {}).get("max_deliver", 0)),
+                message=message,
+            )
+        except (PatternError, APIError) as error:
+            # One that cannot be moved must not keep the others stranded.
+            log.warning("%s %d stays stranded: %s", stream, stored.seq, error)
+            continue
         moved += 1
     return moved
 

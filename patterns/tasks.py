@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from patterns import ledger, names
 from patterns.bell import Bell
-from patterns.consumer import Consumer, Delivery
+from patterns.consumer import Consumer
+from patterns.delivery import TRANSIENT, Delivery
 from patterns.depth import QueueDepth, queue_depth
 from patterns.errors import InvalidMessage, MessageTooLarge, PatternError, QueueFull, UnknownDestination
-from patterns.lane import Lane, stored_ns_of
+from patterns.lane import Lane
 from patterns.ledger import TaskStatus
-from patterns.message import JSON_TYPE, MSG_ID, Outgoing, Receipt, decode, encode, encode_data, handling, new_id
+from patterns.letter import number
+from patterns.message import JSON_TYPE, Outgoing, Receipt, decode, encodable, encode, encode_data, handling, new_id
 from patterns.names import Entry
-from patterns.stored import StoredMessage
+from patterns.stored import StoredMessage, stored_ns_of
 
 if TYPE_CHECKING:
     from patterns.fleet import Fleet
@@ -129,7 +131,11 @@ class TaskQueue:
         subscription = await self._fleet.nc.subscribe(subject, cb=bell.ring)
         try:
             while True:
-                record = await self.status(task_id)
+                try:
+                    record = await self.status(task_id)
+                except TRANSIENT as error:
+                    log.debug("ledger not read, asking again: %s", error)
+                    record = None
                 if record is not None and record.final:
                     return record
                 left = deadline - time.monotonic()
@@ -244,11 +250,15 @@ class TaskLane(Lane):
         def complete(record: TaskStatus | None) -> TaskStatus | None:
             nonlocal dead
             dead = record is not None and record.state in ("failed", "rejected")
-            if record is not None and record.state == "completed":
+            if record is not None and record.state in ("completed", "canceled"):
                 return None
             return done if record is None else dataclasses.replace(done, submitted_at=record.submitted_at)
 
         record = await self.fleet.ledger.change(self.name, delivery.id, complete)
+        if record is not None and record.state == "canceled":
+            # Whoever canceled it was told so; what it did stays, its result goes nowhere.
+            await self.confirm(delivery)
+            return
         if dead or delivery.deliveries > 1:
             # Another worker gave it up while this one was still at it; one of them had lost its lease.
             await self._withdraw(delivery)
@@ -260,29 +270,40 @@ class TaskLane(Lane):
         self, delivery: Delivery, after: float | None, error_type: str, error: str, cause: Exception | None = None
     ) -> None:
         """Note the error, then as everywhere."""
-        text = f"{error_type}: {error}"[:512]
-        if delivery.attempt < delivery.max_attempts:
-            await self.fleet.ledger.change(
-                self.name,
-                delivery.id,
-                lambda record: (
-                    dataclasses.replace(record, state="submitted", error=text) if record and not record.final else None
-                ),
-            )
+        text = encodable(f"{error_type}: {error}")[:512]
+        if delivery.attempt < delivery.max_attempts and not await self._give_up(delivery, error=text):
+            delivery.settled = "dropped"
+            return
         await super().retry(delivery, after, error_type, error, cause)
 
     async def hand_back(self, delivery: Delivery) -> None:
         """Count the hand-back, so that it costs no attempt, then give the task to whoever is next."""
+        if await self._give_up(delivery, handbacks=1):
+            await self.give_back(delivery, 0)
+        else:
+            delivery.settled = "dropped"
 
-        def count(record: TaskStatus | None) -> TaskStatus | None:
+    async def _give_up(self, delivery: Delivery, *, error: str = "", handbacks: int = 0) -> bool:
+        """Note that this worker gives the task back; False if it is not its own any more.
+
+        Its lease may have expired and a later delivery run: giving back now would take the task from its new worker.
+        """
+        taken_over = False
+
+        def change(record: TaskStatus | None) -> TaskStatus | None:
+            nonlocal taken_over
             base = record or self._fresh(delivery)
-            if base.final:
+            same = base.seq == delivery.seq
+            taken_over = same and not base.final and base.attempts > delivery.attempt
+            if base.final or taken_over:
                 return None
-            before = base.handbacks if base.seq == delivery.seq else 0
-            return dataclasses.replace(base, state="submitted", seq=delivery.seq, handbacks=before + 1)
+            before = base.handbacks if same else 0
+            return dataclasses.replace(
+                base, state="submitted", error=error or base.error, seq=delivery.seq, handbacks=before + handbacks
+            )
 
-        await self.fleet.ledger.change(self.name, delivery.id, count)
-        await self.give_back(delivery, 0)
+        await self.fleet.ledger.change(self.name, delivery.id, change)
+        return not taken_over
 
     async def worth_burying(self, delivery: Delivery) -> bool:
         """A task that was completed (its acknowledgement got lost) or canceled is not dead."""
@@ -309,7 +330,7 @@ class TaskLane(Lane):
             # Another worker, which had lost its lease, finished it while the copy was on its way.
             await self._withdraw(delivery)
         elif self.fleet.config.dead_letters.notify_sender:
-            generation = delivery.headers.get("Dead-Letter-Replays", "0")
+            generation = number(delivery.headers.get("Dead-Letter-Replays", ""))
             data = {
                 "task": delivery.id,
                 "role": self.name,
@@ -362,8 +383,9 @@ class TaskLane(Lane):
             return
         parent = dataclasses.replace(delivery.message, hops=max(0, delivery.message.hops - 1))
         with handling(parent):
-            outgoing = encode(type, data, source=self.agent, headers={})
-        outgoing = Outgoing(outgoing.id, outgoing.headers | {MSG_ID: msg_id}, outgoing.body)
+            # An error text or a foreign id may hold what is no Unicode; that must not keep the outcome from being told.
+            said = {key: encodable(value) if isinstance(value, str) else value for key, value in data.items()}
+            outgoing = encode(type, said, source=self.agent, id=names.derived_id(msg_id))
         subject = f"{prefix}.{type}"
         try:
             await self.fleet.publish(subject, outgoing)

@@ -199,7 +199,7 @@ async def test_an_agent_that_cannot_start_leaves_nothing_running(server):
             pass
 
         await fleet.js.delete_stream("EVENTS")
-        with pytest.raises(Exception, match="stream not found"):
+        with pytest.raises(Exception, match="provision"):
             await agent.__aenter__()
         with pytest.raises(NoResponders):
             await fleet.agent("a").request("devops", "ping")

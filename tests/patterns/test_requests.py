@@ -10,6 +10,7 @@ import pytest
 
 from patterns import (
     ConfigMismatch,
+    Fleet,
     InvalidMessage,
     InvalidName,
     MessageTooLarge,
@@ -280,9 +281,7 @@ async def test_rr10_a_request_over_the_limit_is_refused_here(server):
 
 @pytest.mark.parametrize("subject", ["agents.>", ">", "agents.*.rpc.>", "agents.devops.*.>", "roles.devops.rpc.ping"])
 async def test_rr11_a_stream_that_would_answer_requests_is_refused(server, subject):
-    async with connected(server.url) as fleet:
-        for stream in ("EVENTS", "DLQ", "KV_TASKS", "KV_RECEIPTS"):
-            await fleet.js.delete_stream(stream)
+    async with Fleet.connect(server.url) as fleet:
         await fleet.js.add_stream(name="GREEDY", subjects=[subject], no_ack=subject == ">")
         with pytest.raises(ConfigMismatch, match="GREEDY"):
             await fleet.provision()

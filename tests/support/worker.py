@@ -14,8 +14,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from patterns import Fleet
-from patterns.consumer import Delivery
+from patterns import Delivery, Fleet
 from patterns.lane import Lane
 from tests.support.fleets import fast
 
