@@ -67,7 +67,7 @@ LETTER_COLUMNS = (
     Column("replays", "REPLAYS", 11, priority=70),
 )
 GROUP_COLUMNS = (
-    Column("source", "SOURCE", 23, min_width=14, priority=100),
+    Column("source", "SOURCE", 19, min_width=14, priority=100),
     Column("cause", "CAUSE", 16, min_width=8, flexible=True, priority=90),
     Column("count", "COUNT", 5, align="right", priority=99),
     Column("ago", "AGO", 7, align="right", priority=70),
