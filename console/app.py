@@ -80,7 +80,8 @@ class ConsoleApp(App[int]):
     def action_help(self) -> None:
         """Show the keys."""
         if not self.screen.is_modal:
-            self.push_screen(HelpPane(self.screen))
+            guard = self.runtime.guard
+            self.push_screen(HelpPane(self.screen, "" if guard.allowed else guard.reason))
 
     def action_next_theme(self) -> None:
         """The other theme."""

@@ -29,18 +29,6 @@ TRANSIENT = (Unavailable, APIError, nats.errors.Error, OSError)
 """What a server that is away, restarting or electing a leader makes us see."""
 
 
-async def end(*tasks: asyncio.Task[Any], every: float) -> None:
-    """Cancel tasks and wait for their end, again each `every` seconds.
-
-    Once is not enough: `asyncio.wait_for` of Python 3.11, which nats-py builds on, swallows a cancellation that meets the
-    arrival of what was waited for.
-    """
-    while left := [task for task in tasks if not task.done()]:
-        for task in left:
-            task.cancel()
-        await asyncio.wait(left, timeout=every)
-
-
 class Delivery:
     """One message in the hands of one handler; settle it once, by leaving `async with` or by hand.
 

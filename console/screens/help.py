@@ -19,6 +19,7 @@ class HelpPane(ModalScreen[None]):
 
     Args:
         screen: The screen whose bindings are told.
+        note: What to say first, such as why nothing can be changed.
     """
 
     CSS_PATH = "../styles/inspect.tcss"
@@ -26,9 +27,10 @@ class HelpPane(ModalScreen[None]):
         Binding("escape,q,question_mark,enter", "close", "close", key_display="esc", id="help.close"),
     ]
 
-    def __init__(self, screen: Screen[object]) -> None:
+    def __init__(self, screen: Screen[object], note: str = "") -> None:
         super().__init__()
         self._rows = _rows(screen)
+        self._note = note
 
     def compose(self) -> ComposeResult:
         """A scrolling text."""
@@ -42,7 +44,7 @@ class HelpPane(ModalScreen[None]):
         self.query_one("#inspect").focus()
 
     def _text(self) -> Text:
-        text = Text()
+        text = Text(f"{clean(self._note)}\n\n" if self._note else "")
         accent, dim = self.app.theme_variables["accent"], self.app.theme_variables["text-muted"]
         for section, rows in self._rows:
             text.append(f"{section}\n", dim)

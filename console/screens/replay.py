@@ -24,6 +24,12 @@ from patterns import DeadLetter, PatternError
 class ReplayScreen(ConsoleScreen):
     """A screen that can replay dead letters."""
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """In a read-only session the keys that change something do not exist, and help does not name them."""
+        if action == "replay" and not self.runtime.guard.allowed:
+            return False
+        return super().check_action(action, parameters)
+
     def replay_letters(self, letters: Iterable[DeadLetter], text: str, *, hidden: int = 0) -> None:
         """Plan a replay of exactly these letters and ask; the planning runs in a worker, the screen stays live.
 

@@ -230,15 +230,20 @@ class TestLetters:
                 await console.press("1", "enter")
                 await console.sees("1 replayed")
 
-    async def test_read_only_refuses_with_a_reason(self, server):
+    async def test_read_only_has_no_key_that_changes_anything(self, server):
         async with connected(server.url, agents=["ceo"], roles=["backend"]) as fleet:
             await dead(fleet, "backend", "feat-1")
             async with desk(fleet, write=False) as console:
                 await console.press("3")
                 await console.sees("feat-1", "[RO]")
-                await console.press("R")
-                await console.sees("read-only", "--write")
-                assert not isinstance(console.app.screen, PlanDialog)
+                for key in "123":
+                    await console.press(key, "R")
+                    await console.pilot.pause()
+                    assert not isinstance(console.app.screen, PlanDialog)
+                    assert "replay" not in console.text().splitlines()[-1]
+                await console.press("question_mark")
+                text = await console.sees("read-only", "--write")
+                assert "replay…" not in text
                 assert len(await fleet.dead_letters.list()) == 1
 
     async def test_fold_and_open(self, server):
