@@ -108,16 +108,15 @@ async def _headless(wish: Wish, interrupt: Interrupt) -> int:
     options, out = _simulated(wish), Output()
     simulation = None
     try:
-        # A signal ends the traffic first: what was done can then be counted.
-        with interrupt.softened(lambda: None):
-            async with LocalServer(data_dir=wish.data_dir) as server:
-                simulation = Simulation(server.url, options)
+        async with LocalServer(data_dir=wish.data_dir) as server:
+            simulation = Simulation(server.url, options)
+            async with simulation:
+                tell(f"demo fleet at {server.url}, to be seen with: agent-console --server {server.url}")
+                # A signal ends the traffic first: what was done can then be counted.
                 with interrupt.softened(simulation.finish):
                     if interrupt.number:
                         simulation.finish()
-                    async with simulation:
-                        tell(f"demo fleet at {server.url}, to be seen with: agent-console --server {server.url}")
-                        await simulation.run(options.duration)
+                    await simulation.run(options.duration)
     finally:
         out.json((simulation or Simulation("", options)).summary())
     return running.OK

@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 DRAIN = 15.0
 """Seconds the queues get at most to drain after the traffic has stopped."""
 
+MOST_AGENTS = 1000
+"""Each has a stream, each stream an open file, and the usual limit of those is 1,024."""
+
 _ATTEMPTS = 3
 
 _AT_ONCE = 32
@@ -59,8 +62,8 @@ class DemoOptions:
     """Seconds of traffic; None goes on until it is told to end."""
 
     def __post_init__(self) -> None:
-        if self.agents < 1:
-            raise ValueError("agents must be at least 1")
+        if not 1 <= self.agents <= MOST_AGENTS:
+            raise ValueError(f"agents must be between 1 and {MOST_AGENTS}")
         if not 0 < self.rate < float("inf"):
             raise ValueError("rate must be above 0")
         if not 0 <= self.failure_rate <= 1:
