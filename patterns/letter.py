@@ -50,6 +50,10 @@ HEADERS_LIMIT = 48 * 1024
 LONG_HEADER = 512
 """Of more than that, only values up to this many characters are kept."""
 
+LONGEST_FACT = 2048
+"""Characters of subject and message id: longer ones are left out, the rest of the story is bounded anyway."""
+
+_ENVELOPE = ("ce-", "Agent-", "Content-Type", "traceparent", PREFIX)
 _SENDABLE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """Header names a client can publish; a stream may hold others."""
 _KEPT_ON_REPLAY = frozenset({f"{PREFIX}First-At", f"{PREFIX}Replays", f"{PREFIX}Replayed-From", f"{PREFIX}Replayed-By"})
@@ -189,6 +193,9 @@ def death_headers(
         "First-At": (message.headers.get(f"{PREFIX}First-At") if REPLAY_OF in origin.headers else "") or now,
         "At": now,
     }
+    for name in ("Subject", "Message-Id"):
+        if len(escape(died[name])) > LONGEST_FACT:
+            died[name] = ""
     kept = _copied(origin.headers)
     if len(kept) < sum(not name.startswith(("Nats-", PREFIX, REPLAY_OF)) for name in origin.headers):
         died["Headers-Dropped"] = "some could not be stored again"
@@ -211,7 +218,14 @@ def _copied(headers: Mapping[str, str]) -> dict[str, str]:
     }
     if header_size(kept) <= HEADERS_LIMIT:
         return kept
-    return {name: value for name, value in kept.items() if len(value) <= LONG_HEADER}
+    short = {name: value for name, value in kept.items() if len(value) <= LONG_HEADER}
+    # The envelope first, then the sender's own as far as they fit.
+    room, fitting = HEADERS_LIMIT - header_size({"": ""}), dict[str, str]()
+    for name in sorted(short, key=lambda name: not name.startswith(_ENVELOPE)):
+        room -= header_size({name: short[name]}) - 12
+        if room >= 0:
+            fitting[name] = short[name]
+    return fitting
 
 
 def replay_headers(

@@ -42,6 +42,8 @@ REPLAY_OF = "Agent-Replay-Of"
 JSON_TYPE = "application/json"
 BYTES_TYPE = "application/octet-stream"
 UNKNOWN_SOURCE = "unknown"
+LONGEST_LINEAGE = 1024
+"""Characters of a foreign id that messages made from its message repeat; the server takes 64 KiB of headers."""
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$&'*+.^_`|~-]{1,128}")
 _OWN_HEADERS = ("nats-", "ce-", "agent-", "dead-letter-", "status", "description")
@@ -191,11 +193,11 @@ def encode(
         CE_SOURCE: f"agents/{source}" if source else UNKNOWN_SOURCE,
         CE_TIME: format_time(now),
         CE_CONTENT_TYPE: content_type,
-        CE_CORRELATION: escape(parent.correlation_id if parent else given),
+        CE_CORRELATION: _lineage(parent.correlation_id) if parent else given,
         TRACEPARENT: f"00-{(parent.trace_id if parent else None) or secrets.token_hex(16)}-{secrets.token_hex(8)}-01",
     }
     if parent is not None:
-        result[CE_CAUSATION] = escape(parent.id)
+        result[CE_CAUSATION] = _lineage(parent.id)
         result[HOPS] = str(parent.hops + 1)
     if expires_in is not None:
         result[CE_EXPIRY] = format_time(now + timedelta(seconds=expires_in))
@@ -258,6 +260,12 @@ def decode(
         reply_to=decoded.get(REPLY_TO) or None,
         problem=problem or bad_body,
     )
+
+
+def _lineage(id: str) -> str:
+    """Another message's id as a header; a very long one as its hash, else what follows from it could not be sent."""
+    escaped = escape(id)
+    return escaped if len(escaped) <= LONGEST_LINEAGE else _names.derived_id(id)
 
 
 def encode_data(data: Any) -> tuple[bytes, str]:

@@ -23,6 +23,9 @@ _ID = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?")
 _ORG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 _SUBSCRIPTION = re.compile(r"[a-z0-9]{1,32}")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+")
+LONGEST_SUBJECT = 2048
+"""Bytes of a subject that the library publishes to."""
+
 _TASK_ID = re.compile(r"[A-Za-z0-9_=/-]{1,128}")
 _MESSAGE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _ENTRY_TOKEN = re.compile(r"([0-9]{1,20})-([0-9a-f]{1,16})")
@@ -124,8 +127,13 @@ def subject_matches(pattern: str, subject: str) -> bool:
 
 
 def is_literal(subject: str) -> bool:
-    """Whether one can publish to `subject`: no empty token, no wildcard, nothing that is not visible."""
-    return all(token.isprintable() and " " not in token and token not in ("", "*", ">") for token in subject.split("."))
+    """Whether one can publish to `subject`: no empty token, no wildcard, nothing that is not visible, not too long.
+
+    The server closes the connection of a client that sends a longer protocol line than 4 KiB.
+    """
+    return len(subject.encode(errors="replace")) <= LONGEST_SUBJECT and all(
+        token.isprintable() and " " not in token and token not in ("", "*", ">") for token in subject.split(".")
+    )
 
 
 def topic_filters(topics: Sequence[str]) -> tuple[str, ...]:

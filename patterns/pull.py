@@ -117,8 +117,12 @@ class Pull:
         if subscription is not None and not self._api.nc.is_closed:
             try:
                 if self._api.nc.is_connected:
-                    # Not unsubscribe(): the client would drop what arrives until the server has heard of it.
-                    await asyncio.wait_for(subscription.drain(), 5.0)  # type: ignore[no-untyped-call]
+                    async with asyncio.timeout(5.0):
+                        # Not unsubscribe(): the client would drop what arrives until the server has heard of it. Nor
+                        # drain() alone: nats-py writes the PING of a flush past commands that wait for its flusher.
+                        await self._api.nc._send_unsubscribe(subscription._id)
+                        await self._api.nc.flush(timeout=5)
+                        await subscription.drain()  # type: ignore[no-untyped-call]
                 else:
                     await subscription.unsubscribe()
             except (nats.errors.Error, OSError, TimeoutError) as error:

@@ -222,6 +222,8 @@ class Responder:
         for subject in self._fleet.names.rpc_wildcards(self.agent_id, self.role):
             self._subscriptions.append(await self._fleet.nc.subscribe(subject, queue="q", cb=self._receive))
         # Without this a request sent right after could still find nobody listening.
+        # Twice: nats-py writes the PING of a flush past commands that wait for its flusher, so only the second follows them.
+        await self._fleet.nc.flush(timeout=5)
         await self._fleet.nc.flush(timeout=5)
         return self
 

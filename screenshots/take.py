@@ -25,7 +25,12 @@ from patterns.server import LocalServer
 
 HERE = Path(__file__).parent
 FONTS = ("FiraCode-Regular.ttf", "FiraCode-Bold.ttf", "DejaVuSansMono.ttf", "DejaVuSansMono-Bold.ttf")
-FONT_FOLDERS = (Path("/usr/share/fonts"), Path("/usr/local/share/fonts"), Path("/Library/Fonts"), Path.home() / ".fonts")
+FONT_FOLDERS = (
+    Path("/usr/share/fonts"),
+    Path("/usr/local/share/fonts"),
+    Path("/Library/Fonts"),
+    Path.home() / ".fonts",
+)
 SETTLE = 45.0
 """Seconds of traffic before the first picture: the sparklines hold a minute."""
 

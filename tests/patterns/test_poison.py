@@ -144,6 +144,42 @@ async def test_headers_that_no_client_sends_do_not_keep_a_message_from_dying(ser
         assert {letter.subject for letter in letters} == {"tasks.backend.code", "agents.ceo.inbox.note"}
 
 
+@pytest.mark.parametrize("name", ["ce-id", "ce-correlationid", "X-Note"])
+async def test_an_outcome_is_sent_whatever_long_header_its_task_carries(server, name):
+    async with connected(server.url, agents=["ceo"], roles=["backend"]) as fleet:
+        queue = fleet.tasks("backend")
+        for n in range(2):
+            lines = f"Agent-Reply-To: agents.ceo.inbox\r\n{name}: {n}{'y' * 65_200}\r\n"
+            await publish_raw(server, "tasks.backend.code", lines.encode(), b"%d" % n)
+
+        async def work(task):
+            if task.data == 1:
+                raise Reject("no")
+
+        async with running(queue.worker("w"), work):
+            await drained(queue)
+        told = await fleet.inbox("ceo").peek()
+        assert [message.type for message in told] == ["task.completed", "task.failed"]
+        assert [letter.message.data for letter in await fleet.dead_letters.list()] == [1]
+
+
+async def test_a_reply_subject_that_is_too_long_does_not_cost_the_connection(server):
+    async with connected(server.url, roles=["backend"]) as fleet:
+        queue = fleet.tasks("backend")
+        headers = f"ce-id: a\r\nAgent-Reply-To: agents.{'y' * 60_000}.inbox\r\n"
+        await publish_raw(server, "tasks.backend.code", headers.encode())
+
+        async def work(task):
+            pass
+
+        async with running(queue.worker("w"), work):
+            await drained(queue)
+        (letter,) = await fleet.dead_letters.list()
+        assert (letter.reason, letter.type) == ("undeliverable", "task.completed")
+        assert (await queue.status("a")).state == "completed"
+        assert fleet.nc.stats["reconnects"] == 0
+
+
 async def test_an_error_text_that_is_no_unicode_reaches_letter_ledger_and_sender(server):
     async with connected(server.url, agents=["ceo"], roles=["backend"]) as fleet:
         queue = fleet.tasks("backend")

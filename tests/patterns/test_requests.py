@@ -74,6 +74,14 @@ async def test_rr1_attempts_wait_for_a_responder_that_is_just_starting(server):
             assert (await asking).source == "live"
 
 
+async def test_rr1_a_responder_that_has_started_is_heard_by_everybody(server):
+    """The subscription is known to the server, not only on its way there."""
+    async with connected(server.url) as fleet, connected(server.url) as asker:
+        for n in range(300):
+            async with responder(fleet, ping=echo):
+                assert (await asker.requests.request("ping", n, to="devops")).data == n
+
+
 async def test_rr2_a_slow_responder_is_cancelled_at_the_deadline_and_answers_nobody(server):
     async with connected(server.url) as fleet:
         cancelled, replies = asyncio.Event(), []
