@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -63,6 +63,8 @@ class Watch:
         """Events skipped because the reader was too slow."""
         self.caught_up = asyncio.Event()
         """Set whenever everything stored so far has been handed out."""
+        self.on_trouble: Callable[[Exception], None] | None = None
+        """Called with what kept a read from succeeding, for a reader who wants to say so; the watch goes on by itself."""
 
     def __aiter__(self) -> AsyncIterator[Message]:
         return self._run()
@@ -79,6 +81,8 @@ class Watch:
                     page = await fleet.jetstream.read(stream, start=position, limit=500, subject=single)
                 except (Unavailable, APIError) as error:
                     log.debug("events not read, trying again: %s", error)
+                    if self.on_trouble is not None:
+                        self.on_trouble(error)
                     await bell.wait(fleet.config.poll)
                     continue
                 if page.remaining > self._backlog:

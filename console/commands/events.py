@@ -135,9 +135,19 @@ async def _follow(fleet: Fleet, topics: list[str], since: datetime | None) -> As
     # Sequences decide what was printed; the time, which two clocks may see differently, only where to look for it.
     seen, newest = (await _last(fleet), datetime.now(UTC)) if since is None else (0, since)
     told = ""
+
+    def say(error: Exception) -> None:
+        nonlocal told
+        trouble = str(error) or type(error).__name__
+        if trouble != told:
+            tell(f"{trouble}; trying again")
+            told = trouble
+
     while True:
+        watch = _watch(fleet, topics, since)
+        watch.on_trouble = say
         try:
-            async for message in _watch(fleet, topics, since):
+            async for message in watch:
                 told = ""
                 at = message.stored_at or newest
                 # A stream that was made anew begins at 1 again.
@@ -146,10 +156,7 @@ async def _follow(fleet: Fleet, topics: list[str], since: datetime | None) -> As
                     seen = message.seq or 0
                     yield message
         except (PatternError, nats.errors.Error, OSError) as error:
-            trouble = str(error) or type(error).__name__
-            if trouble != told:
-                tell(f"{trouble}; trying again")
-                told = trouble
+            say(error)
         since = since or newest
         await asyncio.sleep(RETRY)
 
