@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -73,8 +73,8 @@ class Runtime:
         """The job that runs, if any."""
         return next((job for job in self.jobs if job.state == "running"), None)
 
-    def start(self, plan: Plan) -> tuple[Job, asyncio.Task[None]]:
-        """Run a confirmed plan; it goes on when the screen changes.
+    def start(self, plan: Plan, *, ended: Callable[[Job], None] | None = None) -> tuple[Job, asyncio.Task[None]]:
+        """Run a confirmed plan; it goes on when the screen changes, and `ended` is called whatever becomes of it.
 
         Raises:
             Refused: The guard forbids it.
@@ -87,16 +87,18 @@ class Runtime:
         job.state = "running"
         self.jobs.append(job)
         # Not a worker of a screen: a cancelled publish has an unknown outcome.
-        task = asyncio.create_task(self._run(job), name=f"job {job.id}")
+        task = asyncio.create_task(self._run(job, ended), name=f"job {job.id}")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return job, task
 
-    async def _run(self, job: Job) -> None:
+    async def _run(self, job: Job, ended: Callable[[Job], None] | None) -> None:
         try:
             await job.run()
         finally:
             self.monitor.refresh()
+            if ended is not None:
+                ended(job)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Runtime]:

@@ -19,9 +19,12 @@ from console.monitor.letters import LetterStore
 from console.monitor.view import FleetView
 from console.settings import Settings
 from console.text.safe import clean
-from patterns import DeadLetter, Fleet, PatternError
+from patterns import DeadLetter, Fleet, PatternError, Unavailable
 
 log = logging.getLogger("console.monitor")
+
+SLOWEST = 5.0
+"""Seconds between two reads at the most, however slow they are."""
 
 SHARE = 5
 """A read may take this part (one fifth) of the interval; a slower one stretches the interval."""
@@ -69,6 +72,7 @@ class Monitor:
     """Called for each dead letter that came while the monitor was reading."""
     _derivation: Derivation = field(init=False)
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    _no_info: bool = False
 
     def __post_init__(self) -> None:
         self.letters = LetterStore(self.fleet)
@@ -79,10 +83,12 @@ class Monitor:
         """Read until cancelled; what fails is noted in `health` and tried again."""
         while True:
             started = time.monotonic()
+            self._wanted.clear()
             await self.read()
             took = time.monotonic() - started
-            self.health.interval = max(self.settings.refresh, took * SHARE if not self.health.error else 0)
-            self._wanted.clear()
+            self.health.interval = max(
+                self.settings.refresh, min(took * SHARE, SLOWEST) if not self.health.error else 0
+            )
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.05, self.health.interval - took)):
                     await self._wanted.wait()
@@ -94,11 +100,8 @@ class Monitor:
     async def read(self) -> bool:
         """Read once; whether it succeeded."""
         try:
-            if not self.fleet.nc.is_connected:
-                raise ConnectionError("not connected, trying to reconnect")
-            started = time.monotonic()
-            await self.fleet.jetstream.api("INFO")
-            rtt = time.monotonic() - started
+            self._require_connection()
+            rtt = await self._round_trip()
             snapshot = await self.fleet.snapshot()
             if not any(text.startswith("dead letters") for text in snapshot.missing):
                 # What may not be seen is said in the view, and costs the dead letters only.
@@ -106,6 +109,11 @@ class Monitor:
         except (PatternError, nats.errors.Error, OSError) as error:
             self.health.error = clean(str(error) or type(error).__name__)
             log.debug("read failed: %s", self.health.error)
+            return False
+        except Exception as error:
+            # Whatever a server may answer: a console that stops reading without a word would be worse.
+            self.health.error = clean(f"{type(error).__name__}: {error}")
+            log.exception("read failed")
             return False
         else:
             self.view = self._derivation.update(snapshot)
@@ -115,6 +123,22 @@ class Monitor:
             self.version += 1
             if self.on_change is not None:
                 self.on_change()
+
+    def _require_connection(self) -> None:
+        if not self.fleet.nc.is_connected:
+            raise ConnectionError("not connected, trying to reconnect")
+
+    async def _round_trip(self) -> float | None:
+        """Seconds of one small request; None where that one is not allowed, which is no reason to show nothing."""
+        if self._no_info:
+            return None
+        started = time.monotonic()
+        try:
+            await self.fleet.jetstream.api("INFO", timeout=2.0)
+        except Unavailable:
+            self._no_info = self.view is None and self.fleet.nc.is_connected
+            return None
+        return time.monotonic() - started
 
     async def _read_letters(self) -> None:
         await self.letters.refresh()

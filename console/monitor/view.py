@@ -85,6 +85,8 @@ class FleetView:
     """What could not be read, in words."""
 
     @property
-    def dead_letter_total(self) -> int:
-        """All dead letters."""
-        return sum(self.dead_letters.values())
+    def dead_letter_total(self) -> int | None:
+        """All dead letters; None if they cannot be read."""
+        return (
+            None if any(text.startswith("dead letters") for text in self.missing) else sum(self.dead_letters.values())
+        )

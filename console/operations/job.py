@@ -27,6 +27,12 @@ from patterns import Fleet, PatternError, ReplayLimit, Unavailable, UnknownDeadL
 
 log = logging.getLogger("console.operations")
 
+SILENCES = 3
+"""Items in doubt one after the other, after which a job stops: each has waited out its time-outs."""
+
+RECONNECT_LOOK = 0.2
+"""Seconds between two looks whether the connection is back."""
+
 Outcome = Literal["done", "duplicate", "skipped", "failed", "in doubt", "not started"]
 JobState = Literal["planned", "running", "completed", "cancelled", "failed"]
 
@@ -86,15 +92,16 @@ class Job:
         self.state, self.started = "running", time.monotonic()
         begun = 0
         try:
-            for number, item in enumerate(self.plan.items):
-                wait = self.started + number / self.plan.rate - time.monotonic()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(max(0.0, wait)):
-                        await self._cancelled.wait()
-                if self._cancelled.is_set():
+            due, silences = self.started, 0
+            for item in self.plan.items:
+                await self._wait_until(due)
+                if self._cancelled.is_set() or silences >= SILENCES:
                     break
+                # From now, not from the start: what a stall held up must not come down on a server that just returned.
+                due = max(due, time.monotonic()) + 1 / self.plan.rate
                 begun += 1
                 self.results.append(await self._replay(item))
+                silences = silences + 1 if self.results[-1].outcome == "in doubt" else 0
         finally:
             broken = begun > len(self.results)
             self.results += [
@@ -109,6 +116,16 @@ class Job:
             self.state = "failed" if broken else "cancelled" if stopped else "completed"
             self.ended = time.monotonic()
         await self._announce()
+
+    async def _wait_until(self, due: float) -> None:
+        """Keep the pace, and wait out a lost connection: nothing is sent into the dark; a cancellation ends it."""
+        while not self._cancelled.is_set():
+            wait = due - time.monotonic() if self.fleet.nc.is_connected or self.fleet.nc.is_closed else RECONNECT_LOOK
+            if wait <= 0:
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._cancelled.wait()
 
     async def _replay(self, item: PlannedItem) -> ItemResult:
         letter = item.letter

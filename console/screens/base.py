@@ -137,12 +137,16 @@ class ConsoleScreen(Screen[None]):
             job=f"{job.plan.action} {len(job.results)}/{job.plan.count}" if job else "",
             writable=session.guard.allowed,
         )
-        self.query_one(TabStrip).counts = {"letters": view.dead_letter_total if view else 0}
+        self.query_one(TabStrip).counts = {"letters": (view.dead_letter_total if view else 0) or 0}
         banner = self.query_one("#banner", Static)
-        banner.display = bool(health.error)
+        missing = view.missing if view else ()
+        banner.display = bool(health.error or missing)
         if health.error:
             shown = f"what is shown is {int(health.age)} s old; " if view else ""
             banner.update(Text(f" ▲ {shown}{clean(health.error)}", no_wrap=True, overflow="ellipsis"))
+        elif missing:
+            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+            banner.update(Text(f" ▲ not readable: {clean(missing[0])}{more}", no_wrap=True, overflow="ellipsis"))
         self.set_class(stale, "-stale")
 
     def now(self) -> datetime:

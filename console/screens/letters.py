@@ -85,7 +85,8 @@ class LettersScreen(ReplayScreen):
 
     def paint(self) -> None:
         """Show the store."""
-        if self.runtime.monitor.view is None:
+        view = self.runtime.monitor.view
+        if view is None:
             return
         store = self.runtime.monitor.letters
         letters = store.all()
@@ -98,10 +99,15 @@ class LettersScreen(ReplayScreen):
         self._causes = {cause.key: cause for cause in causes}
         self._shown = {str(letter.seq): letter for letter in shown}
         table = self.table
+        hidden = view.dead_letter_total is None
         table.empty = (
-            "no dead letters\n\nWhat was sent has been handled, or still waits."
-            if not letters
-            else "no dead letter matches the filter"
+            "the dead letters cannot be read: see the line above"
+            if hidden
+            else (
+                "no dead letters\n\nWhat was sent has been handled, or still waits."
+                if not letters
+                else "no dead letter matches the filter"
+            )
         )
         table.set_rows(letter_rows(causes, self._folded, self.now()))
         table.keep_marks({str(letter.seq) for letter in letters})

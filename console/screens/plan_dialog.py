@@ -65,10 +65,10 @@ class PlanDialog(ModalScreen[bool]):
                 )
 
     def on_mount(self) -> None:
-        """The safe choice has the focus, unless one harmless item is all there is."""
+        """The safe choice has the focus, unless one harmless item that can be seen is all there is."""
         if self.plan.count and self.plan.gate == "count":
             self.query_one("#plan-count").focus()
-        elif self.plan.count and self.plan.gate == "enter":
+        elif self.plan.count and self.plan.gate == "enter" and not self._hidden:
             self.query_one("#plan-confirm").focus()
         else:
             self.query_one("#plan-cancel").focus()
@@ -124,7 +124,7 @@ class PlanDialog(ModalScreen[bool]):
                 text.append(f"{skip.seq:>7}  ", dim)
                 text.append(f"{clean(skip.reason)}\n")
         if commands := plan.nats_commands():
-            text.append("\nthe same by hand, for the first:\n", dim)
+            text.append("\nroughly the same by hand, for the first:\n", dim)
             text.append(clean(commands[0], limit=400) + "\n", dim)
         return text
 

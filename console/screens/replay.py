@@ -38,14 +38,21 @@ class ReplayScreen(ConsoleScreen):
             text: How they were chosen, in words.
             hidden: How many of them a filter or fold hides at the moment.
         """
-        chosen, guard = tuple(letters), self.runtime.guard
-        if not guard.allowed:
-            self.app.notify(clean(guard.reason), title="replay", severity="warning", markup=False)
+        chosen, runtime = tuple(letters), self.runtime
+        if not runtime.guard.allowed:
+            self.app.notify(clean(runtime.guard.reason), title="replay", severity="warning", markup=False)
+        elif runtime.busy is not None:
+            text = f"job {runtime.busy.id} is still running: wait for its end"
+            self.app.notify(text, title="replay", severity="warning", markup=False)
+        elif not runtime.fleet.nc.is_connected:
+            self.app.notify(
+                "not connected: nothing can be planned now", title="replay", severity="warning", markup=False
+            )
         elif not chosen:
             self.app.notify("no dead letters here", title="replay", markup=False)
         else:
             self.run_worker(
-                plan_and_ask(self.app, self.runtime, chosen, text, hidden),
+                plan_and_ask(self.app, runtime, chosen, text, hidden),
                 group="plan",
                 exclusive=True,
                 exit_on_error=False,
@@ -57,7 +64,7 @@ async def plan_and_ask(
     app: App[Any], runtime: Runtime, letters: tuple[DeadLetter, ...], text: str, hidden: int
 ) -> None:
     """Plan, show the plan, and run it if it is confirmed."""
-    settings = runtime.session.settings
+    settings, asked_on = runtime.session.settings, app.screen
     try:
         plan = await plan_replay(
             runtime.fleet,
@@ -69,16 +76,19 @@ async def plan_and_ask(
     except (OperationError, FilterError, PatternError, nats.errors.Error, OSError) as error:
         app.notify(clean(str(error)), title="replay", severity="error", markup=False)
         return
+    if app.screen is not asked_on:
+        # A dialog that opens late, over another screen, would take a key that was meant for that screen.
+        app.notify("the plan is ready: press R again", title="replay", markup=False)
+        return
     if not await app.push_screen_wait(PlanDialog(plan, hidden=hidden)):
         return
     try:
-        job, task = runtime.start(plan)
+        _, task = runtime.start(plan, ended=lambda job: tell(app, job))
     except OperationError as error:
         app.notify(clean(str(error)), title="replay", severity="warning", markup=False)
         return
-    # The job is the runtime's: it goes on if this worker is cancelled with its screen.
+    # The job is the runtime's: it goes on, and is told of, if this worker is cancelled with its screen.
     await asyncio.shield(task)
-    tell(app, job)
 
 
 def tell(app: App[Any], job: Job) -> None:
