@@ -9,6 +9,7 @@ from console.screens.plan_dialog import PlanDialog
 from console.settings import ReplayPolicy, Settings, TargetSettings
 from console.widgets.row_table import RowTable
 from patterns import Fleet
+from patterns.server import LocalServer
 from tests.support.fleets import connected, fast, publish, running
 from tests.support.screens import desk
 from tests.support.waiting import until
@@ -395,3 +396,39 @@ async def test_a_running_job_keeps_the_console_open(server):
         left = len(await fleet.dead_letters.list())
         stored = (await fleet.tasks("backend").depth()).messages
         assert left + stored == 4, "leaving stops between two items: each is in one place"
+
+
+async def test_a_second_replay_waits_and_the_first_one_still_tells_its_result(server):
+    async with connected(server.url, agents=["ceo"], roles=["backend"]) as fleet:
+        for number in range(3):
+            await dead(fleet, "backend", f"feat-{number}")
+        async with desk(fleet, settings=Settings(refresh=0.2, replay_rate=2.0)) as console:
+            await console.press("3")
+            await console.sees("feat-2")
+            await console.press("R")
+            await console.sees("replay 3 dead letters")
+            await console.press("y")
+            await console.sees("replay 1/3")
+            await console.press("R")
+            await console.sees("still running")
+            assert not isinstance(console.app.screen, PlanDialog)
+            await console.sees("3 replayed")
+
+
+async def test_dead_letters_that_may_not_be_read_are_not_shown_as_none():
+    config = """
+    accounts { A { jetstream: enabled, users: [
+        { user: admin, password: a }
+        { user: viewer, password: v, permissions: { publish: { deny: ["$JS.API.STREAM.INFO.DLQ"] } } }
+    ] } }
+    """
+    with LocalServer(config=config) as server:
+        async with Fleet.connect(server.url, user="admin", password="a", config=fast()) as admin:
+            await admin.provision(agents=["ceo"], roles=["backend"])
+            await dead(admin, "backend", "feat-1")
+            async with Fleet.connect(server.url, user="viewer", password="v") as viewer, desk(viewer) as console:
+                await console.sees("not readable: dead letters", "ceo")
+                assert "DLQ 0" not in console.text()
+                await console.press("3")
+                text = await console.sees("cannot be read")
+                assert "no dead letters" not in text
