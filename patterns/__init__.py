@@ -41,7 +41,8 @@ from patterns.ledger import TaskStatus
 from patterns.letter import DeadLetter
 from patterns.message import Message, Receipt, current
 from patterns.names import Names
-from patterns.requests import RAISE, Reply, Requests, Responder
+from patterns.requests import RAISE, Reply, Requests
+from patterns.responder import Responder
 from patterns.tasks import TaskQueue
 
 __all__ = [

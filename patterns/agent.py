@@ -15,7 +15,8 @@ from patterns.consumer import Consumer, Handler
 from patterns.delivery import Delivery
 from patterns.errors import InvalidName
 from patterns.message import Receipt
-from patterns.requests import RAISE, Fallback, Reply, RequestHandler, Responder
+from patterns.requests import RAISE, Fallback, Reply
+from patterns.responder import RequestHandler, Responder
 
 if TYPE_CHECKING:
     from typing import Self

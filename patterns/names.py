@@ -289,6 +289,10 @@ class Names:
         own = (f"{self._subject}agents.{agent_id(agent)}.rpc.>",)
         return own if role is None else (*own, f"{self._subject}roles.{role_id(role)}.rpc.>")
 
+    def service(self, agent: str) -> str:
+        """`<ORG>_<agent>`: the agent's name in the NATS services protocol; ids have no capitals, so it is unambiguous."""
+        return f"{self._stream}{agent_id(agent)}"
+
     def event_subject(self, topic: str) -> str:
         """`events.<topic>`."""
         return self._bounded(f"{self._subject}events.{dotted(topic, 'topic')}")

@@ -14,6 +14,7 @@ from nats.aio.subscription import Subscription
 
 from patterns.errors import Unavailable
 from patterns.jetstream import JetStream
+from patterns.wire import withdraw
 
 log = logging.getLogger("patterns")
 
@@ -114,17 +115,9 @@ class Pull:
         """Take the request back; what it brought meanwhile is in `_arrived` afterwards."""
         subscription, self._subscription = self._subscription, None
         self._asked = False
-        if subscription is not None and not self._api.nc.is_closed:
+        if subscription is not None:
             try:
-                if self._api.nc.is_connected:
-                    async with asyncio.timeout(5.0):
-                        # Not unsubscribe(): the client would drop what arrives until the server has heard of it. Nor
-                        # drain() alone: nats-py writes the PING of a flush past commands that wait for its flusher.
-                        await self._api.nc._send_unsubscribe(subscription._id)
-                        await self._api.nc.flush(timeout=5)
-                        await subscription.drain()  # type: ignore[no-untyped-call]
-                else:
-                    await subscription.unsubscribe()
+                await withdraw(self._api.nc, [subscription])
             except (nats.errors.Error, OSError, TimeoutError) as error:
                 log.debug("withdrawing a pull failed, the lease will expire instead: %s", error)
 

@@ -7,44 +7,30 @@ unknown. Not for work beyond some 30 seconds or that must survive a restart: tha
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
-import json
-import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import nats.errors
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
-from patterns import names
 from patterns.errors import (
-    InvalidMessage,
     InvalidName,
     MessageTooLarge,
     NoResponders,
-    Reject,
     RemoteError,
     RequestError,
     RequestTimeout,
 )
 from patterns.jetstream import HEADROOM
-from patterns.message import CE_SOURCE, Message, decode, encode, escape, handling, header_size, unescape
+from patterns.message import Message, decode, encode, header_size, unescape
+from patterns.responder import SERVICE_ERROR, SERVICE_ERROR_CODE, Responder
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from patterns.fleet import Fleet
 
-log = logging.getLogger("patterns")
-
-SERVICE_ERROR = "Nats-Service-Error"
-SERVICE_ERROR_CODE = "Nats-Service-Error-Code"
 REMEMBERED = 1024
 """Last good answers kept for `stale_for`."""
 
@@ -58,8 +44,6 @@ RAISE: Final = _Raise()
 """No fallback: the error is raised."""
 
 Fallback = Any | Callable[[RequestError], Any]
-RequestHandler = Callable[[Message], Awaitable[Any]]
-"""A coroutine function of the request; what it returns is the answer's data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +59,6 @@ class Reply:
     """Seconds from request to answer."""
     error: RequestError | None
     """Why it is not live."""
-
-
-@dataclass(slots=True)
-class ResponderStats:
-    """Counters of one responder."""
-
-    requests: int = 0
-    errors: int = 0
-    expired: int = 0
-    """Requests that arrived after their deadline and were skipped."""
-    busy: int = 0
-    """Requests refused with 429."""
-    processing_time: float = 0.0
-    """Seconds in handlers, in total."""
 
 
 class Requests:
@@ -192,125 +162,3 @@ class Requests:
                 raise RemoteError(int(code) if code.isascii() and code.isdigit() else 500, description, answer.data)
             return answer
         raise NoResponders(f"nobody answers on {subject!r}")
-
-
-class Responder:
-    """Answers the requests to one agent (and its role), each in a task of its own.
-
-    Args:
-        fleet: The connection.
-        agent_id: Who answers.
-        role: Role whose requests it shares with the other members.
-        concurrency: Requests at a time; beyond that 429 at once, never a silent queue.
-    """
-
-    def __init__(self, fleet: Fleet, agent_id: str, *, role: str | None = None, concurrency: int = 16) -> None:
-        self._fleet = fleet
-        self.agent_id = names.agent_id(agent_id)
-        self.role = role
-        self.concurrency = concurrency
-        self.stats = ResponderStats()
-        self._handlers: dict[str, RequestHandler] = {}
-        self._subscriptions: list[Subscription] = []
-        self._running: set[asyncio.Task[None]] = set()
-
-    def handle(self, method: str, handler: RequestHandler) -> None:
-        """Answer `method` with `handler`."""
-        self._handlers[names.dotted(method, "method")] = handler
-
-    async def __aenter__(self) -> Self:
-        for subject in self._fleet.names.rpc_wildcards(self.agent_id, self.role):
-            self._subscriptions.append(await self._fleet.nc.subscribe(subject, queue="q", cb=self._receive))
-        # Without this a request sent right after could still find nobody listening.
-        # Twice: nats-py writes the PING of a flush past commands that wait for its flusher, so only the second follows them.
-        await self._fleet.nc.flush(timeout=5)
-        await self._fleet.nc.flush(timeout=5)
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for subscription in self._subscriptions:
-            if not self._fleet.nc.is_closed:
-                await subscription.unsubscribe()
-        self._subscriptions.clear()
-        if self._running:
-            await asyncio.wait(self._running, timeout=self._fleet.config.drain_grace)
-        for task in self._running:
-            task.cancel()
-
-    async def _receive(self, msg: Msg) -> None:
-        # nats-py runs callbacks one after another: a handler awaited here would serve one request at a time.
-        self.stats.requests += 1
-        request = decode(msg.subject, msg.headers, msg.data, names=self._fleet.names)
-        if request.expired():
-            self.stats.expired += 1
-            return
-        if len(self._running) >= self.concurrency:
-            self.stats.busy += 1
-            await self._refuse(msg, 429, f"busy: {self.concurrency} requests in work")
-            return
-        task = asyncio.create_task(self._serve(msg, request), name=f"rpc {msg.subject}")
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-
-    async def _serve(self, msg: Msg, request: Message) -> None:
-        started = time.monotonic()
-        handler = self._handlers.get(self._fleet.names.type_of(msg.subject))
-        try:
-            if request.problem is not None:
-                await self._refuse(msg, 400, request.problem)
-            elif handler is None:
-                await self._refuse(msg, 404, f"{self.agent_id} has no handler for {request.type!r}")
-            else:
-                await self._answer(msg, request, handler)
-        except (nats.errors.Error, OSError) as error:
-            log.warning("answer on %s not sent: %s", msg.subject, error)
-        finally:
-            self.stats.processing_time += time.monotonic() - started
-
-    async def _answer(self, msg: Msg, request: Message, handler: RequestHandler) -> None:
-        left = None if request.expires_at is None else (request.expires_at.timestamp() - time.time())
-        deadline = asyncio.timeout(left)
-        try:
-            with handling(request):
-                async with deadline:
-                    result = await handler(request)
-                outgoing = encode(request.type, result, source=self.agent_id)
-        except Reject as error:
-            await self._refuse(msg, 422, error.reason)
-            return
-        except InvalidMessage as error:
-            await self._refuse(msg, 500, f"InvalidMessage: {error}")
-            return
-        except Exception as error:  # whatever a handler raises is the caller's 500, without a trace
-            if deadline.expired():
-                # Nobody waits any more; an answer now would only surprise.
-                self.stats.expired += 1
-                return
-            log.warning("%s failed on %s: %s: %s", self.agent_id, msg.subject, type(error).__name__, error)
-            await self._refuse(msg, 500, f"{type(error).__name__}: {error}")
-            return
-        size = len(outgoing.body) + header_size(outgoing.headers)
-        if size > self._fleet.nc.max_payload:
-            await self._refuse(
-                msg, 500, f"MessageTooLarge: answer of {size} bytes, the server takes {self._fleet.nc.max_payload}"
-            )
-            return
-        await self._send(msg, outgoing.body, outgoing.headers)
-
-    async def _refuse(self, msg: Msg, code: int, description: str) -> None:
-        self.stats.errors += code != 429
-        body = json.dumps({"code": code, "error": description[:512]}).encode()
-        headers = {
-            SERVICE_ERROR_CODE: str(code),
-            SERVICE_ERROR: escape(description[:512]) or "error",
-            CE_SOURCE: f"agents/{self.agent_id}",
-        }
-        await self._send(msg, body, headers)
-
-    async def _send(self, msg: Msg, body: bytes, headers: Mapping[str, str]) -> None:
-        if msg.reply:
-            # Msg.respond() would echo the request's own headers, an Authorization header included.
-            with contextlib.suppress(nats.errors.ConnectionClosedError):
-                await self._fleet.nc.publish(msg.reply, body, headers=dict(headers))
