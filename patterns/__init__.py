@@ -14,6 +14,7 @@ from patterns.deadletters import UNCHANGED, DeadLetters
 from patterns.delivery import Delivery
 from patterns.depth import QueueDepth
 from patterns.errors import (
+    AlreadyReplayed,
     ConfigMismatch,
     ConnectError,
     InvalidConfig,
@@ -50,6 +51,7 @@ __all__ = [
     "RAISE",
     "UNCHANGED",
     "Agent",
+    "AlreadyReplayed",
     "ConfigMismatch",
     "ConnectError",
     "Consumer",

@@ -9,14 +9,6 @@ from nats.js.errors import APIError
 from patterns.jetstream import WRONG_LAST_SEQUENCE, JetStream
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
-    """One value of a bucket."""
-
-    data: bytes
-    revision: int
-
-
 @dataclass(slots=True)
 class Bucket:
     """A key-value bucket (ADR-8), as far as the ledger and the receipts need it."""
@@ -35,28 +27,30 @@ class Bucket:
         """The subject behind a key."""
         return f"$KV.{self.name}.{key}"
 
-    async def get(self, key: str) -> Value | None:
-        """The value, or None if the key does not exist or was deleted."""
+    async def look(self, key: str) -> tuple[bytes | None, int]:
+        """The value and its revision: None if there is none, with revision 0, or that of the marker which deleted it."""
         message = await self.api.last(self.stream, self.subject(key))
-        if message is None or message.headers.get("KV-Operation") in ("DEL", "PURGE"):
-            return None
-        return Value(message.body, message.seq)
+        if message is None:
+            return None, 0
+        deleted = message.headers.get("KV-Operation") in ("DEL", "PURGE")
+        return None if deleted else message.body, message.seq
+
+    async def get(self, key: str) -> bytes | None:
+        """The value, or None if the key does not exist or was deleted."""
+        return (await self.look(key))[0]
 
     async def create(self, key: str, data: bytes) -> bool:
         """Write a key that must not exist; False if it does."""
-        return await self._write(key, data, 0)
+        return await self.update(key, data, 0) is not None
 
-    async def update(self, key: str, data: bytes, revision: int) -> bool:
-        """Write a key whose revision must be `revision`; False if somebody else wrote it."""
-        return await self._write(key, data, revision)
-
-    async def _write(self, key: str, data: bytes, revision: int) -> bool:
+    async def update(self, key: str, data: bytes, revision: int) -> int | None:
+        """Write a key whose revision must be `revision`; its new one, or None if somebody else wrote it."""
         try:
-            await self.api.publish(
+            ack = await self.api.publish(
                 self.subject(key), data, {}, stream=self.stream, last_seq=revision, timeout=self.timeout
             )
         except APIError as error:
             if error.err_code in WRONG_LAST_SEQUENCE:
-                return False
+                return None
             raise
-        return True
+        return ack.seq

@@ -61,7 +61,8 @@ class Consumer:
         self.accepts: Callable[[str], bool] | None = None
         """Whether a type has a handler; what it refuses becomes a dead letter (`unhandled`). None accepts all."""
         self.gap: int | None = None
-        """Messages that expired unseen before this consumer came back; None where that cannot happen."""
+        """At most so many events expired unseen before this subscription came back: the server counts those of other topics
+        too and cannot say which they were. None if none did, and where nothing expires."""
         self.duplicates = 0
         """Second copies of replayed messages that were dropped."""
         self.running: set[asyncio.Task[None]] = set()
@@ -168,6 +169,7 @@ class Consumer:
             except nats.errors.ConnectionClosedError:
                 raise
             except TRANSIENT as error:
+                self.lane.disown()
                 log.log(
                     logging.WARNING if self._pause <= FIRST_PAUSE else logging.DEBUG,
                     "%s: %s; trying again",
@@ -231,10 +233,12 @@ class Consumer:
             delivery.settled = "dropped"
             await self.lane.confirm(delivery)
             return None
+        # At once: they are one round trip of the hot path each.
+        _, letter = await asyncio.gather(self.lane.recall(delivery), self.lane.letter_of(delivery))
         if not await self.lane.admit(delivery):
             delivery.settled = delivery.settled or "dropped"
             return None
-        if await self.lane.finish_burial(delivery):
+        if await self.lane.finish_burial(delivery, letter):
             return None
         reason, error = self._unfit(delivery)
         if reason:
@@ -243,8 +247,10 @@ class Consumer:
             return None
         if not await self.lane.begin(delivery, self.agent):
             delivery.settled = "dropped"
-            if await self.lane.admit(delivery) and not await self.lane.finish_burial(delivery):
-                await self.lane.confirm(delivery)
+            if await self.lane.admit(delivery):
+                letter = await self.lane.letter_of(delivery)
+                if not await self.lane.finish_burial(delivery, letter):
+                    await self.lane.confirm(delivery)
             return None
         return delivery
 

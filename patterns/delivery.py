@@ -16,7 +16,9 @@ from nats.aio.msg import Msg
 from nats.js.errors import APIError
 
 from patterns.errors import PatternError, Reject, Retry, Unavailable
+from patterns.ledger import Known
 from patterns.message import Message, enter_handling, leave_handling
+from patterns.stored import stored_ns_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -62,6 +64,10 @@ class Delivery:
         self.settled: Literal["", "acked", "retried", "dead", "handed back", "dropped"] = ""
         """How it ended; empty while it is open."""
         self.raw = raw
+        self.known: Known | None = None
+        """What the ledger was last seen to say of it."""
+        self.stored_ns = stored_ns_of(raw) if raw is not None else 0
+        """When it was stored, in nanoseconds since the epoch."""
         self.deliveries = raw.metadata.num_delivered if raw is not None else attempt
         """The server's count, hand-backs included."""
         self._lane = lane

@@ -53,6 +53,10 @@ class QueueFull(PatternError):
     """The stream is at its limit and keeps what it has (`discard=new`)."""
 
 
+class AlreadyReplayed(PatternError):
+    """An edit came too late: an interrupted attempt had sent the dead letter with another body already."""
+
+
 class ReplayLimit(PatternError):
     """The dead letter was replayed as often as the configuration allows; `force=True` replays it once more."""
 

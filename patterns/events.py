@@ -248,7 +248,7 @@ class EventBus:
         missed = int(stream["state"]["first_seq"]) - int(info["ack_floor"]["stream_seq"]) - 1 if stream else 0
         gap = missed if missed > 0 and stream is not None and int(info["ack_floor"]["stream_seq"]) > 0 else None
         if gap:
-            log.warning("%s was away too long: %d events expired unseen", durable, gap)
+            log.warning("%s was away too long: up to %d events expired unseen", durable, gap)
         given = info["config"].get("filter_subjects") or [info["config"].get("filter_subject", "")]
         if sorted(given) != sorted(filters):
             log.info("%s: topics change from %s to %s", durable, given, filters)

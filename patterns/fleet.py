@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -12,18 +11,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import nats
 import nats.errors
 from nats.aio.client import Client
 
 from patterns import provision
 from patterns.agent import Agent
 from patterns.bucket import Bucket
+from patterns.burials import Burials
 from patterns.config import FleetConfig
+from patterns.connection import check_server, leave, open_client, watch_reader
 from patterns.consumer import end
 from patterns.deadletters import DeadLetters
 from patterns.depth import QueueDepth, depth_of
-from patterns.errors import ConnectError, PatternError, Unavailable, UnsupportedServer
+from patterns.errors import PatternError
 from patterns.events import EventBus
 from patterns.inbox import Inbox
 from patterns.jetstream import JetStream
@@ -36,11 +36,9 @@ from patterns.tasks import TaskQueue
 
 log = logging.getLogger("patterns")
 
-MINIMUM_SERVER = (2, 11)
-"""Batch direct get and consumer pause came with 2.11."""
 
-WATCHDOG_INTERVAL = 1.0
-"""Seconds between two looks whether the client still reads."""
+LISTED_AT_ONCE = 256
+"""Requests a snapshot has out: at 10,000 waiting ones the server drops everybody's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +100,7 @@ class Fleet:
         self.ledger = TaskLedger(Bucket(self.jetstream, self.names.ledger_bucket), self.names)
         self.requests = Requests(self)
         self.events = EventBus(self)
+        self.burials = Burials(self)
         self.dead_letters = DeadLetters(self)
         self._queues: dict[str, TaskQueue] = {}
         self._inboxes: dict[str, Inbox] = {}
@@ -190,9 +189,10 @@ class Fleet:
         placed = [
             (place, info) for info in streams if (place := self.names.place_of(info["config"]["name"])) is not None
         ]
+        slots = asyncio.Semaphore(LISTED_AT_ONCE)
         consumers = await asyncio.gather(
             *(
-                self._consumers(info["config"]["name"], missing)
+                self._consumers(info["config"]["name"], missing, slots)
                 for place, info in placed
                 if place.kind in ("inbox", "tasks", "events")
             )
@@ -242,9 +242,10 @@ class Fleet:
         closers, self._closers = self._closers, []
         await asyncio.gather(*(closer() for closer in closers), return_exceptions=True)
 
-    async def _consumers(self, stream: str, missing: list[str]) -> list[dict[str, Any]]:
+    async def _consumers(self, stream: str, missing: list[str], slots: asyncio.Semaphore) -> list[dict[str, Any]]:
         try:
-            return await self.jetstream.consumers(stream)
+            async with slots:
+                return await self.jetstream.consumers(stream)
         except (PatternError, nats.errors.Error) as error:
             missing.append(f"consumers of {stream}: {error}")
             return []
@@ -269,96 +270,15 @@ async def _connected(
     options: Mapping[str, Any],
 ) -> AsyncIterator[Fleet]:
     names = Names(org)
-    nc = await _open(servers, options)
-    watchdog = asyncio.create_task(_watchdog(nc), name="patterns watchdog")
+    nc = await open_client(servers, options)
+    watchdog = asyncio.create_task(watch_reader(nc), name="patterns watchdog")
     fleet: Fleet | None = None
     try:
         fleet = cls(nc, org=names.org, config=config, domain=domain, api_prefix=api_prefix)
-        await _check_server(fleet)
+        await check_server(fleet.jetstream)
         yield fleet
     finally:
         await end(watchdog, every=0.2)
         if fleet is not None:
             await fleet.close()
-        await _leave(nc)
-
-
-async def _open(servers: str | Sequence[str], options: Mapping[str, Any]) -> Client:
-    """Connect once, quickly or not at all; endless reconnecting begins only after the first success.
-
-    With `max_reconnect_attempts=-1` from the start a refused port would be tried for ever (nats-py).
-    """
-    urls = [servers] if isinstance(servers, str) else list(servers)
-    last: list[Exception] = []
-
-    async def on_error(error: Exception) -> None:
-        last.append(error)
-        del last[:-5]
-        log.debug("client: %s", error)
-
-    given = {
-        "error_cb": on_error,
-        "name": "nats-agent-patterns",
-        "ping_interval": 10,
-        "max_outstanding_pings": 2,
-        "connect_timeout": 2,
-        **options,
-        "max_reconnect_attempts": 1,
-        "reconnect_time_wait": 0.1,
-    }
-    try:
-        nc = await nats.connect(servers=urls, **given)
-    except (nats.errors.Error, OSError, TimeoutError) as error:
-        cause = next((e for e in reversed([*last, error]) if "uthoriz" in str(e) or "uthentic" in str(e)), None)
-        if cause is not None:
-            raise ConnectError(f"{_shown(urls)} refused the credentials: {cause}") from None
-        reason = last[-1] if last and isinstance(error, nats.errors.NoServersError) else error
-        raise ConnectError(
-            f"no NATS server answers at {_shown(urls)}: {str(reason) or type(reason).__name__}"
-        ) from None
-    nc.options["max_reconnect_attempts"] = -1
-    nc.options["reconnect_time_wait"] = options.get("reconnect_time_wait", 0.5)
-    return nc
-
-
-async def _check_server(fleet: Fleet) -> None:
-    version = fleet.nc.connected_server_version
-    if (version.major, version.minor) < MINIMUM_SERVER:
-        raise UnsupportedServer(f"nats-server {version.major}.{version.minor} is too old, 2.11 or later is needed")
-    if not fleet.nc._server_info.get("jetstream") and fleet.jetstream.prefix == "$JS.API":
-        try:
-            await fleet.jetstream.api("INFO", timeout=2.0)
-        except Unavailable:
-            raise UnsupportedServer(
-                "the server runs without JetStream: start it with `jetstream {}` (or -js)"
-            ) from None
-        except nats.errors.Error as error:
-            raise UnsupportedServer(f"JetStream is not available to this account: {error}") from None
-
-
-async def _watchdog(nc: Client) -> None:
-    """Bring back a connection whose read loop died: a late PONG after a timed-out flush ends it silently (nats-py 2.16)."""
-    while not nc.is_closed:
-        await asyncio.sleep(WATCHDOG_INTERVAL)
-        reading = nc._reading_task
-        if nc.is_connected and reading is not None and reading.done():
-            log.warning("the client stopped reading; reconnecting")
-            with contextlib.suppress(nats.errors.Error, OSError):
-                await nc.force_reconnect()
-
-
-async def _leave(nc: Client) -> None:
-    """Drain if somebody is there to drain to, else just close."""
-    if nc.is_closed:
-        return
-    with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
-        if nc.is_connected:
-            await asyncio.wait_for(nc.drain(), 5.0)
-    if not nc.is_closed:
-        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
-            await nc.close()
-
-
-def _shown(urls: Iterable[str]) -> str:
-    """URLs without their credentials."""
-    return ", ".join(url.rpartition("@")[2] if "@" in url else url.removeprefix("nats://") for url in urls)
+        await leave(nc)

@@ -19,10 +19,10 @@ from typing import Any
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.errors import APIError
 
+from patterns import direct
 from patterns.errors import InvalidMessage, MessageTooLarge, QueueFull, Unavailable, UnknownDestination
 from patterns.message import (
     EXPECTED_LAST_SUBJECT_SEQUENCE,
@@ -32,7 +32,7 @@ from patterns.message import (
     parse_time_ns,
 )
 from patterns.names import is_literal
-from patterns.stored import Page, PublishAck, StoredMessage, from_direct, parse_headers, unbase64
+from patterns.stored import Page, PublishAck, StoredMessage, parse_headers, unbase64
 
 log = logging.getLogger("patterns")
 
@@ -178,6 +178,8 @@ class JetStream:
     ) -> Page:
         """Read a page without a consumer: nothing is delivered, no counter moves.
 
+        By one batch direct get, or by single gets where the stream does not allow it.
+
         Args:
             stream: Name of the stream.
             start: First sequence.
@@ -192,8 +194,18 @@ class JetStream:
         request: dict[str, Any] = {"seq": max(1, start), "batch": limit, "max_bytes": max_bytes}
         if subject is not None:
             request["next_by_subj"] = subject
-        page = await self._direct_batch(stream, request)
-        return page if page is not None else await self._walk(stream, start, limit, subject)
+        page = await direct.batch(self.nc, f"{self.prefix}.DIRECT.GET.{stream}", request)
+        if page is not None:
+            return page
+        found: list[StoredMessage] = []
+        seq = request["seq"]
+        while len(found) < limit:
+            message = await self._get(stream, {"seq": seq, "next_by_subj": subject or ">"})
+            if message is None:
+                return Page(tuple(found), 0)
+            found.append(message)
+            seq = message.seq + 1
+        return Page(tuple(found), -1)
 
     async def delete(self, stream: str, seq: int) -> bool:
         """Delete one message without overwriting its bytes; False if it was not there any more."""
@@ -355,45 +367,6 @@ class JetStream:
             headers=parse_headers(unbase64(raw.get("hdrs"))),
             body=unbase64(raw.get("data")),
         )
-
-    async def _direct_batch(self, stream: str, request: Mapping[str, Any]) -> Page | None:
-        """One batch direct get; None where the stream does not allow it."""
-        replies: asyncio.Queue[Msg] = asyncio.Queue()
-        inbox = self.nc.new_inbox()
-        subscription = await self.nc.subscribe(inbox, cb=replies.put)
-        found: list[StoredMessage] = []
-        try:
-            await self.nc.publish(f"{self.prefix}.DIRECT.GET.{stream}", json.dumps(request).encode(), reply=inbox)
-            while True:
-                async with asyncio.timeout(5.0):
-                    msg = await replies.get()
-                headers = msg.headers or {}
-                # A stored message may carry a header of this name; only the server's own word has no sequence.
-                status = None if "Nats-Sequence" in headers else headers.get("Status")
-                if status == "503":
-                    return None
-                if status == "404":
-                    return Page(tuple(found), 0)
-                if status is not None:
-                    return Page(tuple(found), int(headers.get("Nats-Num-Pending", -1)))
-                found.append(from_direct(headers, msg.data))
-        except TimeoutError:
-            raise Unavailable(f"no answer to a read of {stream} within 5 s") from None
-        finally:
-            if not self.nc.is_closed:
-                await subscription.unsubscribe()
-
-    async def _walk(self, stream: str, start: int, limit: int, subject: str | None) -> Page:
-        """The same page by single gets, for a stream without `allow_direct`."""
-        found: list[StoredMessage] = []
-        seq = max(1, start)
-        while len(found) < limit:
-            message = await self._get(stream, {"seq": seq, "next_by_subj": subject or ">"})
-            if message is None:
-                return Page(tuple(found), 0)
-            found.append(message)
-            seq = message.seq + 1
-        return Page(tuple(found), -1)
 
 
 def _require_encodable(headers: Mapping[str, str]) -> None:

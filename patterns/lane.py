@@ -23,12 +23,13 @@ from patterns.letter import number
 from patterns.message import REPLAY_OF, Message
 from patterns.names import Entry, Kind, Names
 from patterns.pull import Pull
-from patterns.stored import StoredMessage, stored_ns_of
+from patterns.stored import StoredMessage
 
 if TYPE_CHECKING:
     from patterns.consumer import Consumer
     from patterns.delivery import Delivery
     from patterns.fleet import Fleet
+    from patterns.letter import DeadLetter
 
 log = logging.getLogger("patterns")
 
@@ -60,6 +61,7 @@ class Lane:
         self.agent = name
         self.settling: set[asyncio.Future[None]] = set()
         """Settlements under way: a stop waits for them, whoever was cancelled."""
+        self._configured = delivery
         self._adopted = False
 
     @property
@@ -95,29 +97,42 @@ class Lane:
             info = await self.fleet.jetstream.consumer_info(self.stream, self.durable)
         except (PatternError, nats.errors.Error):
             return  # not readable with these rights: the configuration has to be right then
-        config = (info or {}).get("config", {})
-        ack_wait = int(config.get("ack_wait", 0)) / 1e9 or self.delivery.ack_wait
+        if info is None:
+            self._adopted = False
+            return
+        config, given = info["config"], self._configured
+        ack_wait = int(config.get("ack_wait", 0)) / 1e9 or given.ack_wait
         limit = int(config.get("max_deliver", -1))
         if limit < 1:
-            limit = number((config.get("metadata") or {}).get("agents.max-deliver", "")) or self.delivery.max_deliver
-        if (ack_wait, limit) != (self.delivery.ack_wait, self.delivery.max_deliver):
+            limit = number((config.get("metadata") or {}).get("agents.max-deliver", "")) or given.max_deliver
+        if (ack_wait, limit) == (self.delivery.ack_wait, self.delivery.max_deliver):
+            return
+        self.delivery = given
+        if (ack_wait, limit) != (given.ack_wait, given.max_deliver):
             log.warning(
                 "%s has ack_wait=%g and max_deliver=%d, the configuration here says %g and %d: the durable's hold",
-                self.durable, ack_wait, limit, self.delivery.ack_wait, self.delivery.max_deliver,
+                self.durable, ack_wait, limit, given.ack_wait, given.max_deliver,
             )  # fmt: skip
-            beat = self.delivery.heartbeat
+            beat = given.heartbeat
             self.delivery = dataclasses.replace(
-                self.delivery,
+                given,
                 ack_wait=ack_wait,
                 max_deliver=limit,
                 heartbeat=beat if beat is None or beat < ack_wait else None,
             )
+
+    def disown(self) -> None:
+        """The durable may be gone: look again at the one that comes after it."""
+        self._adopted = False
 
     def entry(self, message: Message, stored_ns: int) -> Entry:
         """The name this message would have among the dead letters."""
         return Entry(self.kind, self.name, message.seq or 0, stored_ns)
 
     # -- hooks that tasks and events change
+
+    async def recall(self, delivery: Delivery) -> None:
+        """Read what is known of it elsewhere, before anything is decided."""
 
     async def admit(self, delivery: Delivery) -> bool:
         """Whether a handler may still see it; False if it was settled here."""
@@ -179,8 +194,8 @@ class Lane:
             return
         if await self.worth_burying(delivery):
             deliveries = delivery.attempt if delivery.attempt <= delivery.max_attempts else delivery.attempt - 1
-            stored_ns = stored_ns_of(raw)
-            stands = await self.fleet.dead_letters.bury(
+            stored_ns = delivery.stored_ns
+            stands = await self.fleet.burials.bury(
                 self.entry(delivery.message, stored_ns),
                 StoredMessage(delivery.subject, delivery.seq, stored_ns, raw.headers or {}, raw.data),
                 reason=reason,
@@ -208,14 +223,15 @@ class Lane:
         except PatternError as problem:
             log.warning("%s: its death could not be told: %s", delivery, problem)
 
-    async def finish_burial(self, delivery: Delivery) -> bool:
-        """Whether this message has its letter already, from a mover that broke off; what was left to do is done.
+    async def letter_of(self, delivery: Delivery) -> DeadLetter | None:
+        """The letter this message has already, from a mover that broke off.
 
         Asked at each delivery: a server that was killed forgets the last deliveries and counts from 1 again.
         """
-        if delivery.raw is None:
-            return False
-        letter = await self.fleet.dead_letters.find(self.entry(delivery.message, stored_ns_of(delivery.raw)))
+        return await self.fleet.burials.find(self.entry(delivery.message, delivery.stored_ns))
+
+    async def finish_burial(self, delivery: Delivery, letter: DeadLetter | None) -> bool:
+        """Do what a mover that broke off left to do, if there is a letter; whether there is."""
         if letter is None:
             return False
         delivery.settled = "dead"
@@ -245,7 +261,7 @@ class Lane:
         after one can store a second copy. The first delivery leaves a receipt with its sequence; another sequence is a copy.
         """
         replay = delivery.headers.get(REPLAY_OF)
-        return bool(replay) and not await self.fleet.dead_letters.claim(delivery.headers, delivery.stream, delivery.seq)
+        return bool(replay) and not await self.fleet.burials.claim(delivery.headers, delivery.stream, delivery.seq)
 
     async def _answer(self, delivery: Delivery, body: bytes) -> None:
         if delivery.raw is None:

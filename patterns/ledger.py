@@ -50,7 +50,9 @@ class TaskStatus:
     submitted_at: datetime | None = None
     updated_at: datetime | None = None
     seq: int = 0
-    """Sequence in the role's stream to which `handbacks` refers."""
+    """Sequence in the role's stream to which `handbacks` and an end refer."""
+    stored_ns: int = 0
+    """When that message was stored: a stream that was made anew counts its sequences from 1 again."""
     handbacks: int = 0
     """Deliveries given back unharmed by a graceful stop: subtracted from the server's count."""
 
@@ -59,6 +61,18 @@ class TaskStatus:
         """Whether it has ended, well or not."""
         return self.state in FINAL
 
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A record as it was last seen."""
+
+    record: TaskStatus | None
+    revision: int
+    """Of its key; 0 if it does not exist."""
+
+
+NOTHING = Known(None, 0)
+"""What is known of a task nobody has heard of."""
 
 Change = Callable[[TaskStatus | None], TaskStatus | None]
 """From the current record (None: no record) to the new one; None leaves it as it is."""
@@ -78,31 +92,40 @@ class TaskLedger:
 
     async def read(self, role: str, task: str) -> TaskStatus | None:
         """The record of a task, None if there is none (never submitted, or older than the ledger's TTL)."""
-        value = await self.bucket.get(self._names.ledger_key(role, task))
-        return None if value is None else decode(value.data)
+        return (await self.look(role, task)).record
 
-    async def change(self, role: str, task: str, change: Change) -> TaskStatus | None:
-        """Apply `change` by compare-and-set and return the record that stands afterwards.
+    async def look(self, role: str, task: str) -> Known:
+        """As `read`, with what a later `change` needs to write without reading first."""
+        data, revision = await self.bucket.look(self._names.ledger_key(role, task))
+        return Known(None if data is None else decode(data), revision)
+
+    async def change(self, role: str, task: str, change: Change, *, known: Known | None = None) -> TaskStatus | None:
+        """Apply `change` by compare-and-set and return the record that stands afterwards; see `write`."""
+        return (await self.write(role, task, change, known=known)).record
+
+    async def write(self, role: str, task: str, change: Change, *, known: Known | None = None) -> Known:
+        """Apply `change` by compare-and-set.
+
+        Args:
+            role: The role.
+            task: The task's id.
+            change: Called with the current record, again if somebody else wrote meanwhile.
+            known: What was last seen of it, which saves a read; a record that changed since is read after all.
 
         Raises:
             Unavailable: The bucket cannot be read or written.
         """
         key = self._names.ledger_key(role, task)
         for _ in range(_ATTEMPTS):
-            value = await self.bucket.get(key)
-            record = None if value is None else decode(value.data)
-            wanted = change(record)
-            if wanted is None or wanted == record:
-                return record
+            seen = known or await self.look(role, task)
+            known = None
+            wanted = change(seen.record)
+            if wanted is None or wanted == seen.record:
+                return seen
             stamped = dataclasses.replace(wanted, updated_at=datetime.now(UTC))
-            data = encode(stamped)
-            written = (
-                await self.bucket.create(key, data)
-                if value is None
-                else await self.bucket.update(key, data, value.revision)
-            )
-            if written:
-                return stamped
+            revision = await self.bucket.update(key, encode(stamped), seen.revision)
+            if revision is not None:
+                return Known(stamped, revision)
         raise Unavailable(f"ledger record {key} is being written by too many at once")
 
 

@@ -32,6 +32,8 @@ _ENTRY_TOKEN = re.compile(r"([0-9]{1,20})-([0-9a-f]{1,16})")
 _RESERVED_ORGS = frozenset({"inbox", "tasks", "events", "redeliver", "dlq", "agents", "roles", "kv", "obj"})
 _MAX_TOKENS = 8
 _MAX_SUBJECT = 256
+_REDELIVERY = len("redeliver.") + 64 + len(".") + 32 + len(".")
+"""Characters before the topic of a redelivered event, at the most: agent id and subscription name."""
 
 
 def agent_id(value: str) -> str:
@@ -294,8 +296,11 @@ class Names:
         return f"{self._stream}{agent_id(agent)}"
 
     def event_subject(self, topic: str) -> str:
-        """`events.<topic>`."""
-        return self._bounded(f"{self._subject}events.{dotted(topic, 'topic')}")
+        """`events.<topic>`, short enough that its redelivery to any subscription is a subject too."""
+        longest = _MAX_SUBJECT - len(self._subject) - _REDELIVERY
+        if len(dotted(topic, "topic")) > longest:
+            raise InvalidName(f"topic of {len(topic)} characters is longer than {longest}: {topic[:60]!r}…")
+        return f"{self._subject}events.{topic}"
 
     def event_filter(self, topic: str) -> str:
         """`events.<topic>` where the topic may hold wildcards."""
@@ -304,6 +309,10 @@ class Names:
     def redeliver_prefix(self, agent: str, name: str) -> str:
         """`redeliver.<agent>.<name>`: a replayed event goes to the one subscription that failed."""
         return f"{self._subject}redeliver.{agent_id(agent)}.{subscription_name(name)}"
+
+    def redeliver_subject(self, agent: str, name: str, topic: str) -> str:
+        """`redeliver.<agent>.<name>.<topic>`; the topic is that of a stored event and not checked again."""
+        return f"{self.redeliver_prefix(agent, name)}.{topic}"
 
     def stream_subjects(self, kind: str, name: str = "") -> list[str]:
         """The subjects of the stream of a place, as `Place.kind` names it."""

@@ -19,12 +19,12 @@ from patterns.names import Entry, Names
 from patterns.stored import StoredMessage
 
 if TYPE_CHECKING:
-    from patterns.deadletters import DeadLetters
+    from patterns.burials import Burials
 
 log = logging.getLogger("patterns")
 
 
-async def sweep(letters: DeadLetters, js: JetStream, names: Names, stream: str, durable: str) -> int:
+async def sweep(burials: Burials, js: JetStream, names: Names, stream: str, durable: str) -> int:
     """Move the stranded messages of one inbox; see `DeadLetters.sweep`."""
     first = await stranded(js, stream, durable)
     if not first:
@@ -51,7 +51,7 @@ async def sweep(letters: DeadLetters, js: JetStream, names: Names, stream: str, 
             stored_at=stored.stored_at,
         )
         try:
-            await letters.bury(
+            await burials.bury(
                 Entry("inbox", place.name, stored.seq, stored.stored_ns),
                 stored,
                 reason="crash",

@@ -12,8 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from patterns import ConnectError, Fleet, Unavailable, UnsupportedServer
-from patterns import fleet as fleet_module
+from patterns import ConnectError, Fleet, Unavailable, UnsupportedServer, connection
 from patterns.server import LocalServer, find_binary
 from tests.support.fleets import connected, fast
 from tests.support.waiting import until
@@ -111,7 +110,7 @@ async def test_a_server_without_jetstream_is_not_supported(tmp_path):
 
 
 async def test_a_server_that_is_too_old_is_not_supported(server, monkeypatch):
-    monkeypatch.setattr(fleet_module, "MINIMUM_SERVER", (99, 0))
+    monkeypatch.setattr(connection, "MINIMUM_SERVER", (99, 0))
     with pytest.raises(UnsupportedServer, match="too old"):
         async with Fleet.connect(server.url):
             pass
@@ -146,7 +145,7 @@ async def test_a_connection_comes_back_after_any_time(server):
 
 
 async def test_a_client_that_stopped_reading_is_brought_back(server, monkeypatch):
-    monkeypatch.setattr(fleet_module, "WATCHDOG_INTERVAL", 0.05)
+    monkeypatch.setattr(connection, "WATCHDOG_INTERVAL", 0.05)
     async with connected(server.url) as fleet:
         reader = fleet.nc._reading_task
         reader.cancel()

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+import patterns.inbox
 from patterns import (
     DeadLetterConfig,
     Reject,
@@ -154,6 +155,40 @@ async def test_dl2_a_full_dlq_keeps_the_message_where_it_is(server):
         assert (await inbox.depth()).messages == 0
 
 
+@pytest.mark.parametrize("dlq", ["full", "gone"])
+async def test_dl2_what_the_dlq_did_not_take_on_the_last_attempt_is_moved_by_a_later_sweep(server, monkeypatch, dlq):
+    monkeypatch.setattr(patterns.inbox, "SWEEP_INTERVAL", 0.1)
+    config = fast(inbox={"ack_wait": 0.3, "max_deliver": 1}, dead_letters=DeadLetterConfig(max_msgs=1))
+    async with connected(server.url, agents=["ceo"], config=config) as fleet:
+        await bury(fleet)
+        inbox, attempts = fleet.inbox("ceo"), []
+        if dlq == "gone":
+            await fleet.js.delete_stream("DLQ")
+
+        async def work(message):
+            attempts.append(message.attempt)
+            raise Reject("no")
+
+        async def stranded():
+            return (await inbox.depth()).stranded == 1
+
+        receipt = await inbox.send("second")
+        async with running(inbox.consumer(), work):
+            await until(stranded)
+            assert await fleet.dead_letters.sweep(inbox.stream, inbox.durable) == 0
+            assert [message.seq for message in await inbox.peek()] == [receipt.seq]
+            await (fleet.provision() if dlq == "gone" else fleet.dead_letters.purge())
+            (letter,) = await letters(fleet)
+            await until(lambda: _empty(inbox))
+        assert attempts == [1]
+        assert (letter.type, letter.origin_seq) == ("second", receipt.seq)
+
+
+async def _empty(queue):
+    depth = await queue.depth()
+    return depth.messages == 0 and depth.ack_pending == 0
+
+
 async def test_dl9_headers_that_tell_the_server_something_are_not_repeated(server):
     async with connected(server.url, agents=["ceo"]) as fleet:
         inbox = fleet.inbox("ceo")
@@ -174,10 +209,13 @@ async def test_dl9_headers_that_tell_the_server_something_are_not_repeated(serve
         assert letter.message.headers["X-Own"] == "kept"
         assert letter.message.headers.keys().isdisjoint({"Nats-TTL", "Nats-Msg-Id"})
         assert letter.message.headers["Nats-Expected-Stream"] == "DLQ"
+        # The copy was stored because its subject was empty; the replay's subject is not.
+        await publish(fleet, "agents.ceo.inbox.note", b"2")
         receipt = await fleet.dead_letters.replay(letter.seq, by="test")
         assert not receipt.duplicate
-        again = await inbox.next(20)
+        _, again = await inbox.peek()
         assert (again.id, again.data, again.headers["X-Own"]) == ("original", 1, "kept")
+        assert again.headers.keys().isdisjoint({"Nats-TTL", "Nats-Expected-Last-Subject-Sequence"})
 
 
 async def test_dl10_a_foreign_message_at_the_limit_is_stored_and_its_cut_is_said(server):
@@ -212,8 +250,8 @@ async def test_an_agent_stopped_during_the_last_attempt_interrupts_it(server):
 MOVE_STEPS = [
     ("jetstream", "publish", "before"),
     ("jetstream", "publish", "after"),
-    ("ledger", "change", "before"),
-    ("ledger", "change", "after"),
+    ("ledger", "write", "before"),
+    ("ledger", "write", "after"),
     ("lane", "confirm", "before"),
     ("lane", "confirm", "after"),
 ]
@@ -250,7 +288,7 @@ async def test_a_mover_killed_at_any_step_leaves_one_letter_and_tells_once(serve
         assert status.state == "rejected"
 
 
-@pytest.mark.parametrize(("target", "step", "when"), [m for m in MOVE_STEPS if m[1] != "change"])
+@pytest.mark.parametrize(("target", "step", "when"), [m for m in MOVE_STEPS if m[1] != "write"])
 async def test_a_mover_of_an_inbox_killed_at_any_step_leaves_one_letter(server, monkeypatch, target, step, when):
     async with connected(server.url, agents=["ceo"], config=fast(inbox={"ack_wait": 0.5})) as fleet:
         inbox, ran = fleet.inbox("ceo"), []
@@ -298,14 +336,14 @@ async def test_a_task_completed_while_its_copy_was_on_its_way_is_not_dead(server
         queue = fleet.tasks("backend")
         await queue.submit("code", id="a", reply_to="agents.ceo.inbox")
         first, second = await queue.next("w-1", 20), await queue.next("w-2", 20)
-        real = fleet.dead_letters.bury
+        real = fleet.burials.bury
 
         async def slow(*args, **options):
             second.result = "done"
             await second.ack()
             return await real(*args, **options)
 
-        monkeypatch.setattr(fleet.dead_letters, "bury", slow)
+        monkeypatch.setattr(fleet.burials, "bury", slow)
         await first.reject("no luck")
         assert (await queue.status("a")).state == "completed"
         assert await fleet.dead_letters.list() == []
@@ -321,8 +359,8 @@ async def test_a_task_that_ended_while_another_worker_was_about_to_begin_is_not_
         first = await queue.next("w-1", 20)
         real = Lane.finish_burial
 
-        async def slow(lane, delivery):
-            found = await real(lane, delivery)
+        async def slow(lane, delivery, letter):
+            found = await real(lane, delivery, letter)
             if delivery.id != "a":
                 return found
             monkeypatch.setattr(Lane, "finish_burial", real)
@@ -639,10 +677,10 @@ async def test_dl8_a_replay_to_a_vanished_agent_keeps_the_letter(server):
 REPLAY_STEPS = [
     (target, step, when)
     for target, step in (
-        ("dead_letters", "_finish_move"),
+        ("burials", "finish"),
         ("ledger", "change"),
         ("jetstream", "publish"),
-        ("dead_letters", "_resolve"),
+        ("burials", "resolve"),
         ("jetstream", "delete"),
     )
     for when in ("before", "after")
@@ -662,8 +700,8 @@ async def test_dl7_a_replay_killed_at_any_step_can_be_repeated(server, monkeypat
         gone = (step, when) == ("delete", "after")
         stored = gone or (step, when) in {
             ("publish", "after"),
-            ("_resolve", "before"),
-            ("_resolve", "after"),
+            ("resolve", "before"),
+            ("resolve", "after"),
             ("delete", "before"),
         }
         assert len(await fleet.dead_letters.list()) == (0 if gone else 1)
@@ -681,12 +719,12 @@ async def test_dl7_a_replay_killed_at_any_step_can_be_repeated(server, monkeypat
         assert ran == [("t", 1), ("sentinel", 1)]
 
 
-@pytest.mark.parametrize("step", ["_finish_move", "_resolve"])
+@pytest.mark.parametrize("step", ["finish", "resolve"])
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_discard_killed_at_any_step_can_be_repeated(server, monkeypatch, step, when):
     async with connected(server.url, agents=["ceo"]) as fleet:
         letter = await bury(fleet)
-        kill(monkeypatch, fleet.dead_letters, step, when)
+        kill(monkeypatch, fleet.burials, step, when)
         with pytest.raises(Killed):
             await fleet.dead_letters.discard(letter.seq, by="x")
         await fleet.dead_letters.discard(letter.seq, by="x")
@@ -712,6 +750,7 @@ async def test_dl13_a_second_copy_of_a_replay_is_dropped_and_counted(server):
         consumer = queue.worker("w")
         async with running(consumer, work):
             await queue.wait("sentinel", 20)
+            await until(lambda: _empty(queue))
         assert len(ran) == 2
         assert ran[0] == copy.seq
         assert consumer.duplicates == 1
@@ -769,7 +808,7 @@ async def test_dl14_a_half_moved_letter_that_was_resolved_does_not_come_back(ser
 
 async def _late_mover(fleet, entry, origin: StoredMessage):
     message = decode(origin.subject, origin.headers, origin.body, names=fleet.names, stream="INBOX_CEO", seq=origin.seq)
-    await fleet.dead_letters.bury(entry, origin, reason="crash", stream="INBOX_CEO", deliveries=1, message=message)
+    await fleet.burials.bury(entry, origin, reason="crash", stream="INBOX_CEO", deliveries=1, message=message)
 
 
 async def test_dl14_a_late_mover_does_not_turn_a_replayed_task_back_to_failed(server, monkeypatch):
@@ -778,23 +817,21 @@ async def test_dl14_a_late_mover_does_not_turn_a_replayed_task_back_to_failed(se
         await queue.submit("code", id="t", reply_to="agents.ceo.inbox")
         task = await queue.next("w", 20)
         asleep, awake = asyncio.Event(), asyncio.Event()
-        real = fleet.dead_letters._publish_once
+        real = fleet.burials._publish_once
 
         async def sleeping(*args):
-            monkeypatch.setattr(fleet.dead_letters, "_publish_once", real)
+            monkeypatch.setattr(fleet.burials, "_publish_once", real)
             asleep.set()
             await awake.wait()
             return await real(*args)
 
-        monkeypatch.setattr(fleet.dead_letters, "_publish_once", sleeping)
+        monkeypatch.setattr(fleet.burials, "_publish_once", sleeping)
         late = asyncio.create_task(task.reject("by the sleeper"))
         await asyncio.wait_for(asleep.wait(), 20)
         # Its lease is over and another worker moves the same delivery meanwhile; an operator replays the letter.
         entry = Entry("tasks", "backend", task.seq, int(task.raw.reply.split(".")[-2]))
         origin = await fleet.jetstream.get(queue.stream, task.seq)
-        await fleet.dead_letters.bury(
-            entry, origin, reason="crash", stream=queue.stream, deliveries=3, message=task.message
-        )
+        await fleet.burials.bury(entry, origin, reason="crash", stream=queue.stream, deliveries=3, message=task.message)
         (letter,) = await fleet.dead_letters.list()
         await fleet.dead_letters.replay(letter.seq, by="x")
         awake.set()

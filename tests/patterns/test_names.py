@@ -221,14 +221,14 @@ def test_co7_every_subject_is_one_to_publish_to_and_lands_where_it_should(org, a
         of.inbox_subject(agent, type): of.stream_subjects("inbox", agent),
         of.task_subject(role, type): of.stream_subjects("tasks", role),
         of.event_subject(type): of.stream_subjects("events"),
-        f"{of.redeliver_prefix(agent, subscription)}.{type}": of.stream_subjects("events"),
+        of.redeliver_subject(agent, subscription, type): of.stream_subjects("events"),
         of.dlq_subject(entry): of.stream_subjects("dlq"),
     }
     calls = [of.rpc_subject(agent, type), of.role_rpc_subject(role, type)]
     every = [pattern for patterns in stored.values() for pattern in patterns]
     for subject, patterns in stored.items():
         assert is_literal(subject)
-        assert len(subject) <= 256 or subject.startswith((f"{org}.redeliver", "redeliver"))
+        assert len(subject) <= 256
         assert [p for p in set(every) if subject_matches(p, subject)] == [
             p for p in patterns if subject_matches(p, subject)
         ]
@@ -249,11 +249,11 @@ def test_the_type_is_read_back_from_every_subject(org, name, type, subscription)
         of.rpc_subject(name, type),
         of.role_rpc_subject(name, type),
         of.event_subject(type),
-        f"{of.redeliver_prefix(name, subscription)}.{type}",
+        of.redeliver_subject(name, subscription, type),
     ):
         assert of.type_of(subject) == type
     assert of.topic_of(of.event_subject(type)) == type
-    assert of.topic_of(f"{of.redeliver_prefix(name, subscription)}.{type}") == type
+    assert of.topic_of(of.redeliver_subject(name, subscription, type)) == type
 
 
 def test_the_type_of_a_foreign_subject_is_its_last_part():

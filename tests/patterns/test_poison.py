@@ -307,7 +307,7 @@ async def test_dl14_a_mover_whose_confirmation_was_lost_does_not_bring_a_discard
         entry = Entry("inbox", "ceo", origin.seq, origin.stored_ns)
         message = decode(origin.subject, origin.headers, origin.body, names=fleet.names, stream=inbox.stream, seq=1)
         death = {"reason": "crash", "stream": inbox.stream, "deliveries": 3, "message": message}
-        assert await other.dead_letters.bury(entry, origin, **death)
+        assert await other.burials.bury(entry, origin, **death)
         (letter,) = await other.dead_letters.list()
         await other.dead_letters.discard(letter.seq, by="x")
         real, lost = fleet.nc.request, []
@@ -320,7 +320,7 @@ async def test_dl14_a_mover_whose_confirmation_was_lost_does_not_bring_a_discard
             return answer
 
         monkeypatch.setattr(fleet.nc, "request", deaf)
-        assert not await fleet.dead_letters.bury(entry, origin, **death)
+        assert not await fleet.burials.bury(entry, origin, **death)
         assert lost
         assert await fleet.dead_letters.list() == []
 

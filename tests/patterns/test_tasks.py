@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from nats.js import api
 
 from patterns import (
     ConfigMismatch,
+    Fleet,
     InvalidMessage,
     InvalidName,
     MessageTooLarge,
@@ -215,6 +217,33 @@ async def test_tq9_a_failing_task_is_retried_by_policy_and_then_dead(server):
         assert told.type == "task.failed"
         assert told.data["reason"] == "max-deliver"
         assert told.data["error"] == "TimeoutError: no answer 3"
+
+
+async def test_tq9_each_delay_is_that_of_the_policy_give_or_take_its_jitter(server, monkeypatch):
+    config = fast(tasks={"max_deliver": 4, "retry": RetryPolicy(base=0.01, factor=4.0, max=0.1, jitter=0.5)})
+    async with connected(server.url, roles=["backend"], config=config) as fleet:
+        queue, asked = fleet.tasks("backend"), {1: [], 2: [], 3: []}
+        give_back = Lane.give_back
+
+        async def noted(lane, delivery, after):
+            asked[delivery.attempt].append(after)
+            await give_back(lane, delivery, after)
+
+        monkeypatch.setattr(Lane, "give_back", noted)
+
+        async def fail(task):
+            raise ValueError("no luck")
+
+        for n in range(30):
+            await queue.submit("code", id=str(n))
+        async with running(queue.worker("w", concurrency=10), fail):
+            await drained(queue)
+        assert {attempt: len(delays) for attempt, delays in asked.items()} == {1: 30, 2: 30, 3: 30}
+        for attempt, plain in ((1, 0.01), (2, 0.04), (3, 0.1)):
+            delays = asked[attempt]
+            assert plain * 0.5 <= min(delays) < max(delays) <= plain * 1.5
+            # 30 random ones do not all lie in the middle fifth.
+            assert max(delays) - min(delays) > plain * 0.2
 
 
 async def test_tq10_retry_after_is_honoured(server):
@@ -438,6 +467,46 @@ async def test_tq8_of_two_that_finish_the_first_decides_the_result(server):
         assert await fleet.dead_letters.list() == []
 
 
+async def test_tq8_a_handler_that_blocks_its_event_loop_loses_the_task_and_its_late_end_changes_nothing(server):
+    config = fast(tasks={"ack_wait": 1.0})
+    async with connected(server.url, agents=["ceo"], roles=["backend"], config=config) as fleet:
+        queue, runs = fleet.tasks("backend"), []
+        blocked, free = threading.Event(), threading.Event()
+
+        async def live():
+            async with Fleet.connect(server.url, config=config) as other:
+
+                async def block(task):
+                    runs.append(("slow", task.attempt))
+                    blocked.set()
+                    free.wait(30)
+                    return "from slow"
+
+                consumer = other.tasks("backend").worker("slow")
+                async with running(consumer, block):
+                    await until(lambda: runs and not consumer.running)
+
+        async def work(task):
+            runs.append(("fast", task.attempt))
+            return "from fast"
+
+        await queue.submit("code", id="a", reply_to="agents.ceo.inbox")
+        # A process of its own, as far as an event loop can tell.
+        living = asyncio.create_task(asyncio.to_thread(asyncio.run, live()))
+        try:
+            await until(blocked.is_set)
+            async with running(queue.worker("fast"), work):
+                assert (await queue.wait("a", 20)).result == "from fast"
+        finally:
+            free.set()
+            await living
+        await drained(queue)
+        assert runs == [("slow", 1), ("fast", 2)]
+        assert (await queue.status("a")).result == "from fast"
+        assert [told.data["result"] for told in await fleet.inbox("ceo").peek()] == ["from fast"]
+        assert await fleet.dead_letters.list() == []
+
+
 async def test_tq20_a_graceful_stop_hands_the_task_back_at_once(server):
     async with connected(server.url, roles=["backend"]) as fleet:
         queue, started, attempts = fleet.tasks("backend"), asyncio.Event(), []
@@ -532,7 +601,9 @@ async def test_tq21_a_queued_task_that_is_canceled_never_runs(server):
 
 
 async def test_tq21_a_running_task_that_is_canceled_ends_at_the_next_heartbeat(server):
-    async with connected(server.url, roles=["backend"], config=fast(tasks={"heartbeat": 0.1})) as fleet:
+    # A heartbeat of a third of this lease would come after the test has given up.
+    config = fast(tasks={"heartbeat": 0.1, "ack_wait": 3 * LONG_LEASE})
+    async with connected(server.url, roles=["backend"], config=config) as fleet:
         queue, started, cancelled = fleet.tasks("backend"), asyncio.Event(), asyncio.Event()
 
         async def hang(task):
@@ -954,18 +1025,18 @@ async def test_a_next_cancelled_while_the_task_is_admitted_gives_it_back(server,
     async with connected(server.url, roles=["backend"]) as fleet:
         queue, reading, never = fleet.tasks("backend"), asyncio.Event(), asyncio.Event()
         await queue.submit("code", id="a")
-        real = fleet.ledger.read
+        real = fleet.ledger.look
 
         async def slow(role, task):
+            monkeypatch.setattr(fleet.ledger, "look", real)
             reading.set()
             await never.wait()
 
-        monkeypatch.setattr(fleet.ledger, "read", slow)
+        monkeypatch.setattr(fleet.ledger, "look", slow)
         taking = asyncio.create_task(queue.next("w", 20))
         await asyncio.wait_for(reading.wait(), 20)
         taking.cancel()
         await asyncio.gather(taking, return_exceptions=True)
-        monkeypatch.setattr(fleet.ledger, "read", real)
         task = await queue.next("w", LONG_LEASE / 2)
         assert task is not None
         assert (task.id, task.attempt) == ("a", 1)

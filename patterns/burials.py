@@ -1,0 +1,184 @@
+"""Burying: moving what no handler could finish to the dead letters, so that any step can be killed and repeated.
+
+A move publishes the copy under a subject of its own that must be empty, and only then the origin goes. Receipts tell a
+mover that slept that its letter was replayed or discarded meanwhile, and the consumer of a replayed message that it holds
+the second copy of two.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from nats.js.errors import APIError
+
+from patterns.bucket import Bucket
+from patterns.errors import InvalidName, Unavailable, UnknownDestination
+from patterns.jetstream import WRONG_LAST_SEQUENCE
+from patterns.letter import PREFIX, DeadLetter, death_headers, number, read_letter
+from patterns.message import REPLAY_OF, Message, header_size
+from patterns.names import Entry
+from patterns.stored import PublishAck, StoredMessage
+
+if TYPE_CHECKING:
+    from patterns.fleet import Fleet
+
+log = logging.getLogger("patterns")
+
+COPY_HEADROOM = 512
+"""Bytes a dead-letter copy stays below the server's limit; its body is cut to fit."""
+
+
+class Burials:
+    """Moves messages to the dead letters of a fleet and keeps the receipts of what came of them.
+
+    Args:
+        fleet: The connection.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._js = fleet.jetstream
+        self._names = fleet.names
+        self.stream = fleet.names.dlq_stream
+        self.receipts = Bucket(fleet.jetstream, fleet.names.receipts_bucket)
+
+    async def bury(
+        self,
+        entry: Entry,
+        origin: StoredMessage,
+        *,
+        reason: str,
+        error_type: str = "",
+        error: str = "",
+        error_line: str = "",
+        agent: str = "",
+        stream: str,
+        consumer: str = "",
+        deliveries: int,
+        message: Message,
+        subject: str | None = None,
+        remove_origin: bool = True,
+    ) -> bool:
+        """Move one message here; repeating it, by whomever, changes nothing.
+
+        Args:
+            entry: Names the death.
+            origin: The message as it is stored.
+            reason: One of `REASONS`.
+            error_type: Class of the last error.
+            error: Its text; cut to 512 characters.
+            error_line: `file.py:42 in function`.
+            agent: Who failed.
+            stream: Stream it dies in.
+            consumer: Durable it dies in.
+            deliveries: Attempts made.
+            message: `origin`, decoded.
+            subject: Where a replay goes, if not to `origin.subject`.
+            remove_origin: Whether to delete it from `stream`; not if the caller acknowledges it, or an event, which stays.
+
+        Returns:
+            Whether the letter stands; False if it was replayed or discarded already and this mover came too late.
+
+        Raises:
+            Unavailable: The copy or the removal was not confirmed; nothing was lost, do it again.
+            QueueFull: The DLQ is full; the origin stays where it is.
+        """
+        headers = death_headers(
+            origin,
+            message,
+            reason=reason,
+            error_type=error_type,
+            error=error,
+            error_line=error_line,
+            agent=agent,
+            stream=stream,
+            consumer=consumer,
+            subject=subject or origin.subject,
+            deliveries=deliveries,
+        )
+        body = origin.body
+        room = self._fleet.nc.max_payload - COPY_HEADROOM - header_size(headers)
+        if len(body) > room:
+            headers[f"{PREFIX}Truncated"] = str(len(body))
+            body = body[: max(0, room - 64)]
+        await self._publish_once(self._names.dlq_subject(entry), headers, body)
+        gone = True
+        if remove_origin and entry.seq:
+            gone = not await self._js.delete(stream, entry.seq)
+        # A mover that slept while the letter was replayed or discarded has just brought it back: take it out again.
+        # Also if the copy was there already: the first confirmation of a mover's own publish may have got lost.
+        if gone and await self._resolved(entry):
+            ghost = await self._js.last(self.stream, self._names.dlq_subject(entry))
+            if ghost is not None:
+                await self._js.delete(self.stream, ghost.seq)
+            return False
+        return True
+
+    async def find(self, entry: Entry) -> DeadLetter | None:
+        """The letter of one death, None if that message did not die or its letter is gone again."""
+        stored = await self._js.last(self.stream, self._names.dlq_subject(entry))
+        return None if stored is None else read_letter(stored, names=self._names, stream=self.stream)
+
+    async def withdraw(self, entry: Entry) -> None:
+        """Take back the letter of a message that turned out to be finished."""
+        letter = await self.find(entry)
+        if letter is not None:
+            await self.resolve(entry, "finished after all")
+            await self._js.delete(self.stream, letter.seq)
+
+    async def _publish_once(self, subject: str, headers: Mapping[str, str], body: bytes) -> PublishAck | None:
+        """Store a copy under its own subject; None if it is there already."""
+        try:
+            return await self._js.publish(
+                subject, body, headers, stream=self.stream, expect_empty_subject=True, headroom=0,
+                timeout=self._fleet.config.publish_timeout,
+            )  # fmt: skip
+        except APIError as error:
+            if error.err_code in WRONG_LAST_SEQUENCE:
+                return None
+            raise
+        except UnknownDestination:
+            raise Unavailable(
+                f"there is no stream {self.stream}: provision() creates it; the message stays where it is"
+            ) from None
+
+    async def claim(self, headers: Mapping[str, str], stream: str, seq: int) -> bool:
+        """For the consumer of a replayed message: whether this sequence is the one copy to handle."""
+        try:
+            entry = Entry.parse(headers.get(REPLAY_OF, ""))
+        except InvalidName:
+            return True
+        key = self._names.replay_key(entry, number(headers.get(f"{PREFIX}Replays", ""), 1))
+        mine = f"{stream}:{seq}".encode()
+        try:
+            if await self.receipts.create(key, mine):
+                return True
+        except UnknownDestination:
+            # A fleet made by other code has no receipts: this line of defence is absent there.
+            return True
+        value = await self.receipts.get(key)
+        return value is None or value == mine
+
+    async def finish(self, letter: DeadLetter, entry: Entry) -> None:
+        """Remove an origin that a mover left behind, if that sequence still holds that message."""
+        if letter.kind == "events" or not letter.stream or not entry.seq:
+            return
+        origin = await self._js.get(letter.stream, entry.seq)
+        if origin is not None and origin.stored_ns == entry.stored_ns:
+            await self._js.delete(letter.stream, entry.seq)
+
+    async def resolve(self, entry: Entry, how: str) -> None:
+        """Leave the receipt that this death was replayed, discarded or taken back; before its letter goes."""
+        try:
+            await self.receipts.create(self._names.resolved_key(entry), how.encode("utf-8", "replace"))
+        except UnknownDestination:
+            # A fleet made by other code has no receipts; its movers do not look for them either.
+            log.debug("no bucket %s: %s left no receipt", self.receipts.name, entry)
+
+    async def _resolved(self, entry: Entry) -> bool:
+        try:
+            return await self.receipts.get(self._names.resolved_key(entry)) is not None
+        except APIError:
+            return False
