@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,56 @@ async def test_co2_without_the_responder_the_work_completes_with_the_fallback(se
             await ceo.submit("backend", "scale", id="s")
             status = await fleet.tasks("backend").wait("s", 20)
         assert status.result == {"pool": 10, "pool_source": "fallback"}
+
+
+async def test_co5_fleets_on_one_server_hear_nothing_of_each_other(server):
+    orgs, heard = ("", "acme", "acme-2"), {"": [], "acme": [], "acme-2": []}
+
+    def member(fleet, org):
+        agent = fleet.agent("ceo", role="backend")
+
+        @agent.on_request("who")
+        async def who(request):
+            return org
+
+        @agent.on_task()
+        async def work(task):
+            heard[org].append(("task", task.data))
+            raise Reject(f"no task for {task.data}")
+
+        @agent.on_message()
+        async def read(message):
+            heard[org].append((message.type, message.data if message.type == "note" else message.data["error"]))
+
+        @agent.on_event(">")
+        async def listen(event):
+            heard[org].append(("event", event.data))
+
+        return agent
+
+    async with AsyncExitStack() as stack:
+        fleets, agents = {}, {}
+        for org in orgs:
+            made = connected(server.url, org=org or None, agents=["ceo"], roles=["backend"])
+            fleets[org] = await stack.enter_async_context(made)
+            agents[org] = await stack.enter_async_context(member(fleets[org], org))
+        for org, agent in agents.items():
+            for _ in range(5):
+                assert (await agent.request("ceo", "who")).data == org
+                assert (await agent.request(role="backend", method="who")).data == org
+            await agent.submit("backend", "code", org, id="same")
+            await agent.send("ceo", "note", org, id="same")
+            await agent.broadcast("news", org, id="same")
+        await until(lambda: all(len(seen) >= 4 for seen in heard.values()))
+        for org, fleet in fleets.items():
+            refused = f"no task for {org}"
+            expected = [("event", org), ("note", org), ("task", org), ("task.failed", f"Reject: {refused}")]
+            assert sorted(heard[org]) == expected
+            assert [letter.error for letter in await fleet.dead_letters.list()] == [refused]
+            assert (await fleet.tasks("backend").status("same")).error == f"Reject: {refused}"
+            seen = await fleet.snapshot()
+            assert [*seen.inboxes, *seen.queues, *seen.subscriptions] == ["ceo", "backend", "ceo-events"]
+            assert seen.dead_letters == {"tasks.backend": 1}
 
 
 async def test_the_most_specific_handler_wins(server):

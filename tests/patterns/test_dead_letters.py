@@ -9,6 +9,7 @@ import pytest
 
 import patterns.inbox
 from patterns import (
+    AlreadyReplayed,
     DeadLetterConfig,
     Reject,
     ReplayLimit,
@@ -22,6 +23,7 @@ from patterns.message import decode
 from patterns.names import Entry
 from patterns.stored import StoredMessage
 from tests.support.fleets import connected, fast, publish, running, take
+from tests.support.letters import forge_many
 from tests.support.waiting import until
 
 
@@ -719,6 +721,35 @@ async def test_dl7_a_replay_killed_at_any_step_can_be_repeated(server, monkeypat
         assert ran == [("t", 1), ("sentinel", 1)]
 
 
+async def test_an_edit_that_comes_after_an_interrupted_replay_is_not_lost_without_a_word(server, monkeypatch):
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        letter = await bury(fleet)
+        with monkeypatch.context() as patch:
+            kill(patch, fleet.burials, "resolve", "before")
+            with pytest.raises(Killed):
+                await fleet.dead_letters.replay(letter.seq, by="x")
+        with pytest.raises(AlreadyReplayed, match="INBOX_CEO 2"):
+            await fleet.dead_letters.replay(letter.seq, by="x", data={"spec": "better"})
+        assert await fleet.dead_letters.list() == [letter]
+        receipt = await fleet.dead_letters.replay(letter.seq, by="x")
+        assert receipt.duplicate
+        assert await fleet.dead_letters.list() == []
+        assert len(await fleet.inbox("ceo").peek()) == 1
+
+
+async def test_an_interrupted_edit_can_be_repeated(server, monkeypatch):
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        letter = await bury(fleet)
+        with monkeypatch.context() as patch:
+            kill(patch, fleet.burials, "resolve", "before")
+            with pytest.raises(Killed):
+                await fleet.dead_letters.replay(letter.seq, by="x", data={"spec": "better"})
+        receipt = await fleet.dead_letters.replay(letter.seq, by="x", data={"spec": "better"})
+        assert receipt.duplicate
+        assert [m.data for m in await fleet.inbox("ceo").peek()] == [{"spec": "better"}]
+        assert await fleet.dead_letters.list() == []
+
+
 @pytest.mark.parametrize("step", ["finish", "resolve"])
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_discard_killed_at_any_step_can_be_repeated(server, monkeypatch, step, when):
@@ -784,14 +815,16 @@ async def half_moved(fleet, monkeypatch):
     return letter
 
 
-@pytest.mark.parametrize("way", ["discard", "replay"])
+@pytest.mark.parametrize("way", ["discard", "replay", "purge"])
 async def test_dl14_a_half_moved_letter_that_was_resolved_does_not_come_back(server, monkeypatch, way):
     async with connected(server.url, agents=["ceo"], config=BRIEF) as fleet:
         inbox = fleet.inbox("ceo")
         letter = await half_moved(fleet, monkeypatch)
         entry = Entry.parse(letter.entry)
         origin = await fleet.jetstream.get(inbox.stream, entry.seq)
-        if way == "discard":
+        if way == "purge":
+            assert await fleet.dead_letters.purge() == 1
+        elif way == "discard":
             await fleet.dead_letters.discard(letter.seq, by="x")
         else:
             await fleet.dead_letters.replay(letter.seq, by="x")
@@ -875,6 +908,28 @@ async def test_purge_takes_what_was_named(server):
         assert await dead.purge("events") == 0
         assert await dead.purge() == 2
         assert await dead.list() == []
+
+
+async def test_purge_leaves_what_dies_meanwhile(server, monkeypatch):
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        first = await bury(fleet)
+        real, late = fleet.burials.resolve, []
+
+        async def slow(entry, how):
+            late.append(await bury(fleet, "ceo"))
+            await real(entry, how)
+
+        monkeypatch.setattr(fleet.burials, "resolve", slow)
+        assert await fleet.dead_letters.purge() == 1
+        assert await fleet.dead_letters.list() == late
+        assert first not in late
+
+
+async def test_purge_of_more_than_a_page(server):
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 1100)
+        assert await fleet.dead_letters.purge("inbox") == 1100
+        assert await fleet.dead_letters.list() == []
 
 
 async def test_purge_takes_what_died_before_a_moment(server):

@@ -7,6 +7,7 @@ import random
 import sys
 from collections import Counter
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import nats.errors
@@ -127,9 +128,12 @@ async def test_in6_a_message_whose_reader_was_killed_comes_again_after_the_lease
         await inbox.send("note", id="b")
         async with worker(server, "die-inbox") as one:
             assert await asyncio.wait_for(one.wait(), 30) == -9
+        taken = (await inbox.depth()).last_delivered_at
         # Strict order: while the lease of the first one lasts, nobody gets the second one.
         async with await inbox.next(20) as message:
+            silence = datetime.now(UTC) - taken
             assert (message.id, message.attempt) == ("a", 2)
+        assert silence.total_seconds() >= 0.9 * SHORT_LEASE
         async with await inbox.next(20) as message:
             assert (message.id, message.attempt) == ("b", 1)
 
@@ -208,17 +212,70 @@ async def test_rr3_a_responder_that_falls_silent_leaves_the_last_good_answer(ser
         assert (other.data, other.source) == (1, "fallback")
 
 
-async def test_tq2_a_publish_repeated_through_an_outage_is_stored_once(server):
+RESPONDER = """
+import asyncio, os, signal, sys
+from patterns import Fleet
+
+async def main():
+    async with Fleet.connect(sys.argv[1]) as fleet:
+        devops, asked = fleet.agent("devops"), []
+
+        @devops.on_request("size")
+        async def size(request):
+            asked.append(request.id)
+            if len(asked) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return 20
+
+        await devops.run()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(("stale_for", "source"), [(600, "stale"), (0.1, "fallback"), (0.1, None)])
+async def test_rr3_a_responder_that_dies_of_a_request_is_replaced_by_what_is_known(server, stale_for, source):
+    async with connected(server.url) as fleet:
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", RESPONDER, server.url, cwd=ROOT)
+        try:
+            live = await fleet.requests.request("size", to="devops", timeout=20, attempts=1000)
+            assert (live.data, live.source) == (20, "live")
+            # The timeout alone makes the last good answer older than 0.1 s.
+            options = {"to": "devops", "timeout": 0.5, "stale_for": stale_for}
+            if source is None:
+                with pytest.raises(RequestTimeout):
+                    await fleet.requests.request("size", **options)
+            else:
+                reply = await fleet.requests.request("size", fallback=10, **options)
+                assert (reply.data, reply.source) == ({"stale": 20, "fallback": 10}[source], source)
+                assert isinstance(reply.error, RequestTimeout)
+            assert await asyncio.wait_for(process.wait(), 20) == -9
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+async def test_tq2_a_publish_repeated_through_an_outage_is_stored_once(server, monkeypatch):
     async with connected(server.url, roles=["backend"]) as fleet:
-        queue = fleet.tasks("backend")
+        queue, tries = fleet.tasks("backend"), []
+        real = fleet.nc.request
+
+        async def counted(subject, *args, **options):
+            if subject.startswith("tasks."):
+                tries.append(subject)
+            return await real(subject, *args, **options)
+
+        monkeypatch.setattr(fleet.nc, "request", counted)
         server.kill()
         await until(lambda: not fleet.nc.is_connected)
         submitting = asyncio.create_task(queue.submit("code", id="a"))
-        # The first try waits in the client's buffer; the repetitions follow it.
-        await until(lambda: fleet.nc._pending_data_size > 0)
+        # The first try waits in the client's buffer, its repetition behind it: the server gets both.
+        await until(lambda: len(tries) == 2)
         await asyncio.to_thread(server.restart)
         receipt = await submitting
         assert receipt.id == "a"
+        await fleet.nc.flush()
         again = await queue.submit("code", id="a")
         assert again.duplicate
         assert (await queue.depth()).messages == 1
@@ -308,6 +365,7 @@ async def test_dl13_a_restart_between_two_attempts_of_one_replay_makes_no_second
         consumer = queue.worker("w") if kind == "tasks" else inbox.consumer()
         async with running(consumer, work):
             await until(lambda: consumer.duplicates == 1)
+            await drained(queue if kind == "tasks" else inbox)
         assert ran == [letter.entry]
         assert [left.replays for left in await fleet.dead_letters.list()] == [1]
 

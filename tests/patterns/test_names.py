@@ -361,3 +361,20 @@ def test_overlapping_topics_are_named():
 @pytest.mark.parametrize("subject", ["", ".", "a.", "a..b", "a.*", ">", "a b", "a\tb", "a\n", "a\x00", "a.*.b"])
 def test_what_cannot_be_published_to(subject):
     assert not is_literal(subject)
+
+
+def test_a_topic_leaves_room_for_its_redelivery_to_the_longest_subscription():
+    for org in (None, "o" * 32):
+        of = Names(org)
+        longest = max(n for n in range(1, 256) if accepted(of, "t" * n))
+        assert len(of.redeliver_subject("a" * 64, "n" * 32, "t" * longest)) == 256
+        with pytest.raises(InvalidName, match=f"longer than {longest}"):
+            of.event_subject("t" * (longest + 1))
+
+
+def accepted(of, topic):
+    """Whether one may broadcast to the topic."""
+    try:
+        return bool(of.event_subject(topic))
+    except InvalidName:
+        return False

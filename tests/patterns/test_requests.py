@@ -60,10 +60,13 @@ async def test_rr1_nobody_there_is_known_at_once(server):
         with pytest.raises(NoResponders, match=r"agents\.devops\.rpc\.ping"):
             await fleet.requests.request("ping", to="devops", timeout=20)
         reply = await fleet.requests.request("ping", to="devops", timeout=20, fallback={"size": 10})
-        # Far below the timeout: 50 ms on an idle machine.
+        # Far below the timeout.
         assert time.monotonic() - began < 5
         assert (reply.data, reply.source, reply.responder) == ({"size": 10}, "fallback", "")
         assert isinstance(reply.error, NoResponders)
+        # The fastest of many: one can be late on a busy machine, all of them only if nobody knew at once.
+        again = [await fleet.requests.request("ping", to="devops", timeout=20, fallback=None) for _ in range(50)]
+        assert min(reply.latency for reply in again) < 0.05
 
 
 async def test_rr1_attempts_wait_for_a_responder_that_is_just_starting(server):

@@ -1040,3 +1040,15 @@ async def test_a_next_cancelled_while_the_task_is_admitted_gives_it_back(server,
         task = await queue.next("w", LONG_LEASE / 2)
         assert task is not None
         assert (task.id, task.attempt) == ("a", 1)
+
+
+async def test_a_record_that_was_deleted_by_hand_is_written_anew(server):
+    async with connected(server.url, roles=["backend"]) as fleet:
+        queue = fleet.tasks("backend")
+        await queue.submit("code", id="a")
+        bucket = await fleet.js.key_value("TASKS")
+        await bucket.delete("backend.a")
+        assert await queue.status("a") is None
+        async with await queue.next("w", 20) as task:
+            task.result = 1
+        assert (await queue.status("a")).result == 1
