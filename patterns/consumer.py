@@ -233,8 +233,7 @@ class Consumer:
             delivery.settled = "dropped"
             await self.lane.confirm(delivery)
             return None
-        # At once: they are one round trip of the hot path each.
-        _, letter = await asyncio.gather(self.lane.recall(delivery), self.lane.letter_of(delivery))
+        letter = await self.lane.recall(delivery)
         if not await self.lane.admit(delivery):
             delivery.settled = delivery.settled or "dropped"
             return None

@@ -72,6 +72,8 @@ class Delivery:
         """The server's count, hand-backs included."""
         self._lane = lane
         self._owner: asyncio.Task[Any] | None = None
+        self._began = 0.0
+        self._first_beat: asyncio.TimerHandle | None = None
         self._heartbeat: asyncio.Task[None] | None = None
         self._interrupted: Literal["", "max_runtime", "canceled"] = ""
         self._cancels = 0
@@ -174,13 +176,19 @@ class Delivery:
         self._token = enter_handling(self.message)
         if self._lane is not None:
             self._owner = asyncio.current_task()
-            self._heartbeat = asyncio.create_task(self._keep_lease(self._lane), name=f"lease {self.stream} {self.seq}")
+            self._began = time.monotonic()
+            # A timer costs a tenth of a task, and most handlers have ended before the first beat is due.
+            delivery = self._lane.delivery
+            first = min(delivery.heartbeat_interval, delivery.max_runtime)
+            self._first_beat = asyncio.get_running_loop().call_later(first, self._begin_lease, self._lane)
         return self
 
     async def __aexit__(
         self, exc_type: builtins.type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         leave_handling(self._token)
+        if self._first_beat is not None:
+            self._first_beat.cancel()
         if self._heartbeat is not None:
             self._heartbeat.cancel()
         if isinstance(exc, asyncio.CancelledError):
@@ -249,18 +257,16 @@ class Delivery:
         except (PatternError, *TRANSIENT) as error:
             log.warning("%s could not be handed back, its lease will expire instead: %s", self, error)
 
+    def _begin_lease(self, lane: Lane) -> None:
+        if not self.settled:
+            self._heartbeat = asyncio.create_task(self._keep_lease(lane), name=f"lease {self.stream} {self.seq}")
+
     async def _keep_lease(self, lane: Lane) -> None:
         """Extend the lease and watch for cancellation and `max_runtime` until the handler ends."""
-        started = time.monotonic()
         interval = lane.delivery.heartbeat_interval
         while not self.settled:
-            left = started + lane.delivery.max_runtime - time.monotonic()
-            # A handler can swallow a cancellation (`asyncio.wait_for` of Python 3.11 does, now and then): as long as it
-            # runs its lease is kept, and it is told again.
-            await asyncio.sleep(min(interval, 1.0) if self._interrupted else max(0.0, min(interval, left)))
-            if self.settled:
-                return
-            if left <= interval:
+            left = self._began + lane.delivery.max_runtime - time.monotonic()
+            if left <= 0:
                 self._interrupt("max_runtime")
             try:
                 await lane.extend(self)
@@ -268,6 +274,9 @@ class Delivery:
                     self._interrupt("canceled")
             except (PatternError, *TRANSIENT) as error:
                 log.warning("%s: lease not extended: %s", self, error)
+            # A handler can swallow a cancellation (`asyncio.wait_for` of Python 3.11 does, now and then): as long as it
+            # runs its lease is kept, and it is told again.
+            await asyncio.sleep(min(interval, 1.0) if self._interrupted else max(0.0, min(interval, left)))
 
     def _interrupt(self, why: Literal["max_runtime", "canceled"]) -> None:
         if self._owner is not None and not self.settled:

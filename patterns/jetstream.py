@@ -67,6 +67,17 @@ class JetStream:
         self.nc = nc
         self.prefix = api_prefix or (f"$JS.{domain}.API" if domain else "$JS.API")
         self.context: JetStreamContext = nc.jetstream(prefix=self.prefix)
+        self._opened = time.monotonic()
+
+    @property
+    def alone(self) -> bool:
+        """Whether the server we are connected to is the one that keeps the streams: if it dies, we notice."""
+        info = self.nc._server_info
+        return bool(info.get("jetstream")) and not info.get("cluster") and self.prefix == "$JS.API"
+
+    def connected_for(self) -> float:
+        """Seconds for which this connection has not been interrupted, at least; a second less, for a server's clock."""
+        return 0.0 if self.nc.stats["reconnects"] else max(0.0, time.monotonic() - self._opened - 1.0)
 
     # -- API
 

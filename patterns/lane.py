@@ -20,7 +20,7 @@ import nats.errors
 from patterns.config import DeliveryConfig
 from patterns.errors import PatternError, Unavailable
 from patterns.letter import number
-from patterns.message import REPLAY_OF, Message
+from patterns.message import REPLAY_OF, Message, parse_time_ns
 from patterns.names import Entry, Kind, Names
 from patterns.pull import Pull
 from patterns.stored import StoredMessage
@@ -62,7 +62,9 @@ class Lane:
         self.settling: set[asyncio.Future[None]] = set()
         """Settlements under way: a stop waits for them, whoever was cancelled."""
         self._configured = delivery
-        self._adopted = False
+        self._adopted = -1
+        self._whole_since: int | None = None
+        """Server time in ns since which no count of deliveries can have been lost, None if that cannot be known."""
 
     @property
     def names(self) -> Names:
@@ -89,17 +91,24 @@ class Lane:
         return Pull(self.fleet.jetstream, self.stream, self.durable)
 
     async def adopt(self) -> None:
-        """Take lease and limit from the durable itself, once: an agent with another configuration would double its work."""
-        if self._adopted:
+        """Take lease and limit from the durable itself: an agent with another configuration would double its work.
+
+        Once a connection, and again after any trouble with the durable.
+        """
+        epoch = self.fleet.nc.stats["reconnects"]
+        if self._adopted == epoch:
             return
-        self._adopted = True
+        self._adopted, self._whole_since = epoch, None
+        connected_for = self.fleet.jetstream.connected_for()
         try:
             info = await self.fleet.jetstream.consumer_info(self.stream, self.durable)
         except (PatternError, nats.errors.Error):
             return  # not readable with these rights: the configuration has to be right then
         if info is None:
-            self._adopted = False
+            self.disown()
             return
+        if self.fleet.jetstream.alone and "ts" in info:
+            self._whole_since = parse_time_ns(info["ts"]) - int(connected_for * 1e9)
         config, given = info["config"], self._configured
         ack_wait = int(config.get("ack_wait", 0)) / 1e9 or given.ack_wait
         limit = int(config.get("max_deliver", -1))
@@ -123,7 +132,7 @@ class Lane:
 
     def disown(self) -> None:
         """The durable may be gone: look again at the one that comes after it."""
-        self._adopted = False
+        self._adopted = -1
 
     def entry(self, message: Message, stored_ns: int) -> Entry:
         """The name this message would have among the dead letters."""
@@ -131,8 +140,9 @@ class Lane:
 
     # -- hooks that tasks and events change
 
-    async def recall(self, delivery: Delivery) -> None:
-        """Read what is known of it elsewhere, before anything is decided."""
+    async def recall(self, delivery: Delivery) -> DeadLetter | None:
+        """Read what is known of it elsewhere, before anything is decided; its letter, if it has one already."""
+        return await self.letter_of(delivery)
 
     async def admit(self, delivery: Delivery) -> bool:
         """Whether a handler may still see it; False if it was settled here."""
@@ -226,8 +236,12 @@ class Lane:
     async def letter_of(self, delivery: Delivery) -> DeadLetter | None:
         """The letter this message has already, from a mover that broke off.
 
-        Asked at each delivery: a server that was killed forgets the last deliveries and counts from 1 again.
+        Not asked where there can be none: at the first delivery of what was stored since we are connected. Otherwise also at
+        a first one, for a server that was killed forgets its last deliveries and counts from 1 again.
         """
+        whole = self._adopted == self.fleet.nc.stats["reconnects"] and self._whole_since is not None
+        if whole and delivery.deliveries == 1 and delivery.stored_ns > (self._whole_since or 0):
+            return None
         return await self.fleet.burials.find(self.entry(delivery.message, delivery.stored_ns))
 
     async def finish_burial(self, delivery: Delivery, letter: DeadLetter | None) -> bool:

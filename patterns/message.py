@@ -208,6 +208,26 @@ def encode(
     return Outgoing(given, result, body)
 
 
+def encode_answer(type: str, data: Any, *, source: str) -> tuple[bytes, dict[str, str]]:
+    """Body and headers of an answer: the attributes CloudEvents requires, and what is not JSON.
+
+    An answer is not stored, so it has no id to de-duplicate; who asked knows the conversation.
+
+    Raises:
+        InvalidMessage: `data` is not JSON.
+    """
+    body, content_type = encode_data(data)
+    headers = {
+        "ce-specversion": "1.0",
+        CE_ID: secrets.token_hex(8),
+        CE_TYPE: type,
+        CE_SOURCE: f"agents/{source}",
+    }
+    if content_type != JSON_TYPE:
+        headers[CE_CONTENT_TYPE] = content_type
+    return body, headers
+
+
 def decode(
     subject: str,
     headers: Mapping[str, str] | None,
@@ -221,11 +241,13 @@ def decode(
     """Decode any message; never raises, what is wrong with it stands in `Message.problem`."""
     raw = dict(headers or {})
     # Only our own and other CloudEvents producers' headers are percent-encoded; a foreign '100%25' means itself.
-    encoded = ("",) if "ce-specversion" in raw else ("ce-", "Agent-", "Dead-Letter-")
-    decoded = {
-        name: unescape(value) if name.startswith(encoded) and not name.startswith("Nats-") else value
-        for name, value in raw.items()
-    }
+    decoded = raw
+    if "%" in "".join(raw.values()):
+        encoded = ("",) if "ce-specversion" in raw else ("ce-", "Agent-", "Dead-Letter-")
+        decoded = {
+            name: unescape(value) if name.startswith(encoded) and not name.startswith("Nats-") else value
+            for name, value in raw.items()
+        }
     problem: str | None = None
 
     time, _ = _read_time(decoded.get(CE_TIME))
@@ -309,12 +331,13 @@ def header_size(headers: Mapping[str, str]) -> int:
     """Bytes of a header block on the wire: the version line, one line a header, the blank line."""
     if not headers:
         return 0
-    return 12 + sum(len(name) + len(value.encode("utf-8", "surrogatepass")) + 4 for name, value in headers.items())
+    text = "".join(headers) + "".join(headers.values())
+    return 12 + 4 * len(headers) + (len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")))
 
 
 def format_time(moment: datetime) -> str:
     """RFC 3339 in UTC with microseconds."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def parse_time(text: str) -> datetime:
@@ -323,8 +346,9 @@ def parse_time(text: str) -> datetime:
     if match is None:
         raise ValueError(f"{text!r} is not an RFC 3339 time")
     micros = (match[2] or "0").ljust(6, "0")[:6]
-    zone = "+00:00" if match[3] in "Zz" else match[3]
-    return datetime.fromisoformat(f"{match[1].upper()}.{micros}{zone}").astimezone(UTC)
+    if match[3] in "Zz":
+        return datetime.fromisoformat(f"{match[1].upper()}.{micros}+00:00")
+    return datetime.fromisoformat(f"{match[1].upper()}.{micros}{match[3]}").astimezone(UTC)
 
 
 def parse_time_ns(text: str) -> int:

@@ -25,7 +25,7 @@ from patterns.errors import (
     RequestTimeout,
 )
 from patterns.jetstream import HEADROOM
-from patterns.message import Message, decode, encode, header_size, unescape
+from patterns.message import MSG_ID, Message, decode, encode, header_size, unescape
 from patterns.responder import SERVICE_ERROR, SERVICE_ERROR_CODE, Responder
 
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ class Requests:
         )
         wait = self._fleet.config.requests.timeout if timeout is None else timeout
         outgoing = encode(method, data, source=source, expires_in=wait)
+        # Nothing stores a request, so nothing de-duplicates it.
+        del outgoing.headers[MSG_ID]
         size, most = len(outgoing.body) + header_size(outgoing.headers), self._fleet.nc.max_payload - HEADROOM
         if size > most:
             raise MessageTooLarge(f"{size} bytes of body and headers, the server takes {most}")

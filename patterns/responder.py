@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from nats.aio.subscription import Subscription
 
 from patterns import names
 from patterns.errors import InvalidMessage, Reject
-from patterns.message import CE_SOURCE, Message, decode, encodable, encode, escape, handling, header_size
+from patterns.message import CE_SOURCE, Message, decode, encodable, encode_answer, escape, handling, header_size
 from patterns.services import QUEUE_GROUP, Endpoint, Service
 from patterns.wire import settled, withdraw
 
@@ -172,7 +172,7 @@ class Responder:
             with handling(request):
                 async with deadline:
                     result = await handler(request)
-                outgoing = encode(request.type, result, source=self.agent_id)
+                body, headers = encode_answer(request.type, result, source=self.agent_id)
         except Reject as error:
             await self._refuse(msg, endpoint, 422, error.reason)
             return
@@ -187,7 +187,7 @@ class Responder:
             log.warning("%s failed on %s: %s: %s", self.agent_id, msg.subject, type(error).__name__, error)
             await self._refuse(msg, endpoint, 500, f"{type(error).__name__}: {error}")
             return
-        size = len(outgoing.body) + header_size(outgoing.headers)
+        size = len(body) + header_size(headers)
         if size > self._fleet.nc.max_payload:
             await self._refuse(
                 msg,
@@ -196,7 +196,7 @@ class Responder:
                 f"MessageTooLarge: answer of {size} bytes, the server takes {self._fleet.nc.max_payload}",
             )
             return
-        await self._send(msg, outgoing.body, outgoing.headers)
+        await self._send(msg, body, headers)
 
     async def _refuse(self, msg: Msg, endpoint: Endpoint, code: int, description: str) -> None:
         endpoint.errors += 1
@@ -209,8 +209,8 @@ class Responder:
         }
         await self._send(msg, body, headers)
 
-    async def _send(self, msg: Msg, body: bytes, headers: Mapping[str, str]) -> None:
+    async def _send(self, msg: Msg, body: bytes, headers: dict[str, str]) -> None:
         if msg.reply:
             # Msg.respond() would echo the request's own headers, an Authorization header included.
             with contextlib.suppress(nats.errors.ConnectionClosedError):
-                await self._fleet.nc.publish(msg.reply, body, headers=dict(headers))
+                await self._fleet.nc.publish(msg.reply, body, headers=headers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 from typing import Any
@@ -11,7 +12,7 @@ from patterns.delivery import Delivery
 from patterns.errors import InvalidMessage, MessageTooLarge, PatternError, QueueFull, UnknownDestination
 from patterns.lane import Lane
 from patterns.ledger import TaskStatus
-from patterns.letter import number
+from patterns.letter import DeadLetter, number
 from patterns.message import JSON_TYPE, Outgoing, decode, encodable, encode, encode_data, handling
 from patterns.names import Entry
 from patterns.stored import StoredMessage
@@ -20,9 +21,12 @@ from patterns.stored import StoredMessage
 class TaskLane(Lane):
     """Settling a task: ledger first, then the result, then the acknowledgement; each step may be repeated."""
 
-    async def recall(self, delivery: Delivery) -> None:
-        """Read the record, so that what follows can write without reading."""
-        delivery.known = await self.fleet.ledger.look(self.name, delivery.id)
+    async def recall(self, delivery: Delivery) -> DeadLetter | None:
+        """Read the record too, so that what follows can write without reading; at once, each is a round trip."""
+        delivery.known, letter = await asyncio.gather(
+            self.fleet.ledger.look(self.name, delivery.id), self.letter_of(delivery)
+        )
+        return letter
 
     async def admit(self, delivery: Delivery) -> bool:
         """Drop what is finished or canceled; correct the attempt by the hand-backs."""
