@@ -32,6 +32,7 @@ from patterns.errors import (
 from patterns.jetstream import STREAM_NOT_FOUND
 from patterns.ledger import TaskStatus
 from patterns.letter import PREFIX, DeadLetter, read_letter, replay_headers
+from patterns.letter_count import LetterCount
 from patterns.message import (
     CE_CONTENT_TYPE,
     CE_EXPIRY,
@@ -76,7 +77,7 @@ class DeadLetters:
         self._js = fleet.jetstream
         self._names = fleet.names
         self.stream = fleet.names.dlq_stream
-        self._counted: tuple[tuple[Any, ...], dict[tuple[str, str], int]] | None = None
+        self._count = LetterCount(fleet.jetstream, fleet.names, self.stream)
 
     # -- looking
 
@@ -138,22 +139,8 @@ class DeadLetters:
                 await subscription.unsubscribe()
 
     async def count(self) -> dict[tuple[str, str], int]:
-        """Letters for each kind and name; asks the server to count again only after something changed."""
-        info = await self._js.stream_info(self.stream)
-        if info is None:
-            return {}
-        state = info.get("state", {})
-        marks = ("messages", "first_seq", "last_seq", "num_deleted")
-        mark = (info.get("created"), *(state.get(key) for key in marks))
-        if self._counted is None or self._counted[0] != mark:
-            found: dict[tuple[str, str], int] = {}
-            if state.get("messages"):
-                for subject, messages in (await self._js.subjects(self.stream, self._names.dlq_filter())).items():
-                    parts = self._names.local(subject).split(".")
-                    key = (parts[1], parts[2])
-                    found[key] = found.get(key, 0) + messages
-            self._counted = (mark, found)
-        return dict(self._counted[1])
+        """Letters for each kind and name; after the first time at a cost that does not grow with their number."""
+        return await self._count.read()
 
     def decode(self, stored: StoredMessage) -> DeadLetter | None:
         """Read a letter from its stored message; None if its subject does not name a death."""
