@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import nats
@@ -36,6 +37,7 @@ async def open_client(servers: str | Sequence[str], options: Mapping[str, Any]) 
     With `max_reconnect_attempts=-1` from the start a refused port would be tried for ever (nats-py).
     """
     urls = [servers] if isinstance(servers, str) else list(servers)
+    _check_credentials(options.get("user_credentials"))
     last: list[Exception] = []
 
     async def on_error(error: Exception) -> None:
@@ -66,6 +68,19 @@ async def open_client(servers: str | Sequence[str], options: Mapping[str, Any]) 
     nc.options["max_reconnect_attempts"] = -1
     nc.options["reconnect_time_wait"] = options.get("reconnect_time_wait", 0.5)
     return nc
+
+
+def _check_credentials(given: Any) -> None:
+    """Refuse a credentials file that holds none: nats-py would read it for ever, looking for the begin of a JWT."""
+    for path in given if isinstance(given, tuple) else (given,):
+        if type(path) is not str:
+            continue  # none given, or the text itself
+        try:
+            text = Path(path).read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise ConnectError(f"credentials {path!r} cannot be read: {error.strerror}") from None
+        if isinstance(given, str) and "BEGIN NATS USER JWT" not in text:
+            raise ConnectError(f"credentials {path!r} hold no NATS user JWT")
 
 
 async def check_server(js: JetStream) -> None:

@@ -116,6 +116,17 @@ async def test_a_server_that_is_too_old_is_not_supported(server, monkeypatch):
             pass
 
 
+async def test_credentials_that_are_none_are_refused_at_once(server, tmp_path):
+    path = tmp_path / "mine.creds"
+    with pytest.raises(ConnectError, match="cannot be read"):
+        async with Fleet.connect(server.url, user_credentials=str(path)):
+            pass
+    path.write_text("not credentials at all\n")
+    with pytest.raises(ConnectError, match="no NATS user JWT"):
+        async with Fleet.connect(server.url, user_credentials=str(path)):
+            pass
+
+
 async def test_options_of_the_client_are_the_callers(server):
     async with Fleet.connect(server.url, name="my-agent", connect_timeout=3, inbox_prefix="_INBOX_mine") as fleet:
         await fleet.provision()

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from patterns import InvalidMessage, InvalidName, QueueFull, Reject, Retry, StreamLimits, UnknownDestination
+from patterns.lane import Lane
 from tests.support.fleets import LONG_LEASE, connected, fast, publish, running
 from tests.support.waiting import until
 
@@ -212,9 +213,16 @@ async def test_in9_a_process_that_closes_leaves_the_next_message_to_others(serve
         assert (message.data, message.attempt) == (1, 1)
 
 
-async def test_in10_a_purge_does_not_disturb_the_one_in_flight(server):
-    async with connected(server.url, agents=["ceo"]) as fleet:
-        inbox, started, purged, done = fleet.inbox("ceo"), asyncio.Event(), asyncio.Event(), []
+async def test_in10_a_purge_does_not_disturb_the_one_in_flight(server, monkeypatch, caplog):
+    async with connected(server.url, agents=["ceo"], config=fast(inbox={"heartbeat": 0.05})) as fleet:
+        inbox, started, purged, done, beats = fleet.inbox("ceo"), asyncio.Event(), asyncio.Event(), [], []
+        extend = Lane.extend
+
+        async def counted(lane, delivery):
+            await extend(lane, delivery)
+            beats.append(delivery.seq)
+
+        monkeypatch.setattr(Lane, "extend", counted)
 
         async def read(message):
             started.set()
@@ -226,6 +234,9 @@ async def test_in10_a_purge_does_not_disturb_the_one_in_flight(server):
         async with running(consumer, read):
             await asyncio.wait_for(started.wait(), 20)
             assert await fleet.jetstream.purge(inbox.stream, everything=True) == 3
+            beats.clear()
+            # Its lease is extended as if nothing had happened.
+            await until(lambda: len(beats) >= 3)
             purged.set()
             await until(lambda: done and not consumer.running)
             depth = await inbox.depth()
@@ -235,6 +246,7 @@ async def test_in10_a_purge_does_not_disturb_the_one_in_flight(server):
             await until(lambda: len(done) == 2)
         assert done == [0, "next"]
         assert await fleet.dead_letters.list() == []
+        assert [record.getMessage() for record in caplog.records if record.name == "patterns"] == []
 
 
 async def test_in11_a_full_inbox_refuses(server):
