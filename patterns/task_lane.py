@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import logging
 from typing import Any
 
 from patterns import ledger, names
-from patterns.delivery import Delivery
+from patterns.delivery import TRANSIENT, Delivery
 from patterns.errors import InvalidMessage, MessageTooLarge, PatternError, QueueFull, UnknownDestination
 from patterns.lane import Lane
 from patterns.ledger import TaskStatus
@@ -16,6 +17,8 @@ from patterns.letter import DeadLetter, number
 from patterns.message import JSON_TYPE, Outgoing, decode, encodable, encode, encode_data, handling
 from patterns.names import Entry
 from patterns.stored import StoredMessage
+
+log = logging.getLogger("patterns")
 
 
 class TaskLane(Lane):
@@ -35,8 +38,7 @@ class TaskLane(Lane):
             return True
         if record.state == "completed":
             delivery.settled = "acked"
-            await self._send_result(delivery, record)
-            await self.confirm(delivery)
+            await self._tell_result(delivery, record)
             return False
         if record.state == "canceled":
             await self.confirm(delivery)
@@ -55,7 +57,7 @@ class TaskLane(Lane):
                 return None
             handbacks = base.handbacks if same else 0
             return self._mark(
-                base, delivery, state="working", agent=agent, attempts=delivery.attempt, handbacks=handbacks
+                base, delivery, state="working", agent=agent, attempts=delivery.attempt, handbacks=handbacks, told=False
             )
 
         record = await self._change(delivery, begin)
@@ -114,8 +116,23 @@ class TaskLane(Lane):
             # Another worker gave it up while this one was still at it; one of them had lost its lease.
             await self._withdraw(delivery)
         if small and record is not None:
-            await self._send_result(delivery, record)
-        await self.confirm(delivery)
+            await self._tell_result(delivery, record)
+        else:
+            await self.confirm(delivery)
+
+    async def _tell_result(self, delivery: Delivery, record: TaskStatus) -> None:
+        """Send the result unless that is done, then note that it is and acknowledge at once."""
+        if record.told or not delivery.message.reply_to:
+            await self.confirm(delivery)
+            return
+        await self._send_result(delivery, record)
+        await asyncio.gather(self._note_told(delivery), self.confirm(delivery))
+
+    async def _note_told(self, delivery: Delivery) -> None:
+        try:
+            await self._change(delivery, lambda record: dataclasses.replace(record, told=True) if record else None)
+        except (PatternError, *TRANSIENT) as error:
+            log.debug("%s: not noted that its outcome is told: %s", delivery, error)
 
     async def retry(
         self, delivery: Delivery, after: float | None, error_type: str, error: str, cause: Exception | None = None
@@ -159,7 +176,7 @@ class TaskLane(Lane):
     async def worth_burying(self, delivery: Delivery) -> bool:
         """A task that was completed (its acknowledgement got lost) or canceled is not dead."""
         record = await self.fleet.ledger.read(self.name, delivery.id)
-        if record is not None and record.state == "completed":
+        if record is not None and record.state == "completed" and not record.told:
             await self._send_result(delivery, record)
         return record is None or record.state not in ("completed", "canceled")
 
@@ -172,13 +189,16 @@ class TaskLane(Lane):
                 return None
             state: ledger.TaskState = "rejected" if reason == "rejected" else "failed"
             attempts = min(delivery.attempt, delivery.max_attempts)
-            return self._mark(base, delivery, state=state, attempts=attempts, error=error[:512] or reason)
+            told = base.told and base.final and self._is_of(base, delivery)
+            return self._mark(base, delivery, state=state, attempts=attempts, error=error[:512] or reason, told=told)
 
         record = await self._change(delivery, fail)
         if record is not None and record.state == "completed":
             # Another worker, which had lost its lease, finished it while the copy was on its way.
             await self._withdraw(delivery)
-        elif self.fleet.config.dead_letters.notify_sender:
+        elif (
+            self.fleet.config.dead_letters.notify_sender and delivery.message.reply_to and not (record and record.told)
+        ):
             generation = number(delivery.headers.get("Dead-Letter-Replays", ""))
             data = {
                 "task": delivery.id,
@@ -190,6 +210,7 @@ class TaskLane(Lane):
                 "agent": self.agent,
             }
             await self._send_outcome(delivery, "task.failed", f"{self.name}.{delivery.id}.failed.r{generation}", data)
+            await self._note_told(delivery)
 
     async def _withdraw(self, delivery: Delivery) -> None:
         if delivery.raw is not None:
