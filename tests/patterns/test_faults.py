@@ -122,6 +122,33 @@ async def test_tq5_a_worker_killed_between_result_and_acknowledgement_did_its_wo
         assert told.data["result"] == f"done by {one.pid}"
 
 
+async def test_tq5_a_result_that_was_taken_is_not_sent_again_after_a_restart(server, monkeypatch):
+    """The server forgets the ids of consumed messages then, so the id alone would let a second one in."""
+    async with connected(server.url, agents=["ceo"], roles=["backend"], config=fast(tasks=BRIEF)) as fleet:
+        queue = fleet.tasks("backend")
+        await queue.submit("code", id="a", reply_to="agents.ceo.inbox")
+        task = await queue.next("w-1", 20)
+
+        async def lost(delivery):
+            raise Unavailable("never arrived")
+
+        monkeypatch.setattr(task._lane, "confirm", lost)
+        with pytest.raises(Unavailable):
+            await task.ack()
+        async with await fleet.inbox("ceo").next(20) as told:
+            assert told.type == "task.completed"
+
+        async def noted():
+            return (await queue.status("a")).told
+
+        await until(noted)
+        server.kill()
+        await asyncio.to_thread(server.restart)
+        async with running(queue.worker("w-2"), lambda task: None):
+            await drained(queue)
+        assert await fleet.inbox("ceo").peek() == []
+
+
 async def test_in6_a_message_whose_reader_was_killed_comes_again_after_the_lease(server):
     async with connected(server.url, agents=["ceo"], config=fast(inbox=BRIEF)) as fleet:
         inbox = fleet.inbox("ceo")
