@@ -228,11 +228,12 @@ def resident() -> float:
 
 async def memory(fleet: Fleet, messages: int) -> list[tuple[int, float]]:
     """Memory after each tenth of so many messages sent to and handled by one inbox."""
-    seen, found, done = 0, [], asyncio.Event()
+    seen, found, done, room = 0, [], asyncio.Event(), asyncio.Semaphore(2_000)
 
     async def handle(delivery: Delivery) -> None:
         nonlocal seen
         seen += 1
+        room.release()
         if seen % (messages // 10) == 0:
             gc.collect()
             found.append((seen, resident()))
@@ -241,10 +242,13 @@ async def memory(fleet: Fleet, messages: int) -> list[tuple[int, float]]:
 
     consumer = fleet.inbox("ceo").consumer()
     running = asyncio.create_task(consumer.run(handle))
-    for start in range(0, messages, 500):
-        await asyncio.gather(*(fleet.inbox("ceo").send("note", BODY) for _ in range(min(500, messages - start))))
-        while seen < start - 2_000:
-            await asyncio.sleep(0.05)
+
+    async def send() -> None:
+        for _ in range(messages // 50):
+            await room.acquire()
+            await fleet.inbox("ceo").send("note", BODY)
+
+    await asyncio.gather(*(send() for _ in range(50)))
     await done.wait()
     await consumer.stop()
     await running
