@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -89,6 +89,7 @@ class Agent:
         id: str | None = None,
         expires_in: float | None = None,
         reply_to: str | _OwnInbox | None = OWN_INBOX,
+        headers: Mapping[str, str] | None = None,
     ) -> Receipt:
         """Queue a task for a role; its outcome arrives in the own inbox as `task.completed` or `task.failed`.
 
@@ -96,16 +97,29 @@ class Agent:
         """
         prefix = self.fleet.names.inbox_prefix(self.id) if isinstance(reply_to, _OwnInbox) else reply_to
         return await self.fleet.tasks(role).submit(
-            type, data, id=id, expires_in=expires_in, reply_to=prefix, source=self.id
+            type, data, id=id, expires_in=expires_in, reply_to=prefix, headers=headers, source=self.id
         )
 
-    async def send(self, to: str, type: str, data: Any = None, *, id: str | None = None) -> Receipt:
+    async def send(
+        self,
+        to: str,
+        type: str,
+        data: Any = None,
+        *,
+        id: str | None = None,
+        expires_in: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Receipt:
         """Put a message into another agent's inbox; see `Inbox.send`."""
-        return await self.fleet.inbox(to).send(type, data, id=id, source=self.id)
+        return await self.fleet.inbox(to).send(
+            type, data, id=id, expires_in=expires_in, headers=headers, source=self.id
+        )
 
-    async def broadcast(self, topic: str, data: Any = None, *, id: str | None = None) -> Receipt:
+    async def broadcast(
+        self, topic: str, data: Any = None, *, id: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> Receipt:
         """Tell everybody who cares; see `EventBus.broadcast`."""
-        return await self.fleet.events.broadcast(topic, data, id=id, source=self.id)
+        return await self.fleet.events.broadcast(topic, data, id=id, headers=headers, source=self.id)
 
     # -- hearing
 

@@ -17,7 +17,7 @@ from patterns.bucket import Bucket
 from patterns.errors import InvalidName, Unavailable, UnknownDestination
 from patterns.jetstream import WRONG_LAST_SEQUENCE
 from patterns.letter import PREFIX, DeadLetter, death_headers, number, read_letter
-from patterns.message import REPLAY_OF, Message, header_size
+from patterns.message import OUTCOME_OF, REPLAY_OF, Message, header_size
 from patterns.names import Entry
 from patterns.stored import PublishAck, StoredMessage
 
@@ -145,12 +145,10 @@ class Burials:
             ) from None
 
     async def claim(self, headers: Mapping[str, str], stream: str, seq: int) -> bool:
-        """For the consumer of a replayed message: whether this sequence is the one copy to handle."""
-        try:
-            entry = Entry.parse(headers.get(REPLAY_OF, ""))
-        except InvalidName:
+        """For the consumer of a replayed message or of an outcome: whether this sequence is the one copy to handle."""
+        key = self._receipt_of(headers)
+        if key is None:
             return True
-        key = self._names.replay_key(entry, number(headers.get(f"{PREFIX}Replays", ""), 1))
         mine = f"{stream}:{seq}".encode()
         try:
             if await self.receipts.create(key, mine):
@@ -160,6 +158,17 @@ class Burials:
             return True
         value = await self.receipts.get(key)
         return value is None or value == mine
+
+    def _receipt_of(self, headers: Mapping[str, str]) -> str | None:
+        """Key of the receipt that the first delivery of this message leaves; None for one that needs none."""
+        try:
+            if replayed := headers.get(REPLAY_OF):
+                generation = number(headers.get(f"{PREFIX}Replays", ""), 1)
+                return self._names.replay_key(Entry.parse(replayed), generation)
+            entry, _, fate = headers.get(OUTCOME_OF, "").partition(" ")
+            return self._names.outcome_key(Entry.parse(entry), fate) if fate in ("completed", "failed") else None
+        except InvalidName:
+            return None
 
     async def finish(self, letter: DeadLetter, entry: Entry) -> None:
         """Remove an origin that a mover left behind, if that sequence still holds that message."""

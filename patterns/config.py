@@ -83,9 +83,10 @@ class StreamLimits:
     """Limits of the inbox, task and event streams."""
 
     max_msgs: int = 10_000
-    """Messages a stream holds; a full inbox or queue refuses new ones (`QueueFull`)."""
+    """Messages an inbox or a queue holds; a full one refuses new ones (`QueueFull`). Events are limited by age only."""
     max_age: float | None = None
-    """Seconds a message of an inbox or queue is kept, None for ever. Events have `events_max_age`."""
+    """Seconds a message of an inbox or queue is kept, None for ever. The server deletes older ones without a dead letter:
+    work that must not be started late has a deadline of its own (`expires_in`). Events have `events_max_age`."""
     events_max_age: float = 7 * 86400.0
     """Seconds an event is kept; a subscriber that was away longer has a gap."""
     duplicate_window: float = 3600.0

@@ -64,7 +64,7 @@ class Consumer:
         """At most so many events expired unseen before this subscription came back: the server counts those of other topics
         too and cannot say which they were. None if none did, and where nothing expires."""
         self.duplicates = 0
-        """Second copies of replayed messages that were dropped."""
+        """Second copies of replayed messages and of outcomes that were dropped."""
         self.running: set[asyncio.Task[None]] = set()
         self._pull: Pull | None = None
         self._stopping = asyncio.Event()

@@ -303,7 +303,7 @@ class DeadLetters:
             if before is None:
                 return None
             return dataclasses.replace(
-                before, state="submitted", attempts=0, handbacks=0, seq=0, stored_ns=0, told=False, note=RESUBMITTED
+                before, state="submitted", attempts=0, handbacks=0, seq=0, stored_ns=0, note=RESUBMITTED
             )
 
         await self._fleet.ledger.change(letter.name, letter.id, change)

@@ -17,7 +17,8 @@ from nats.js.errors import APIError
 
 from patterns.errors import PatternError, Reject, Retry, Unavailable
 from patterns.ledger import Known
-from patterns.message import Message, enter_handling, leave_handling
+from patterns.message import Message, decode, encode, enter_handling, leave_handling
+from patterns.names import Names
 from patterns.stored import stored_ns_of
 
 if TYPE_CHECKING:
@@ -78,6 +79,27 @@ class Delivery:
         self._interrupted: Literal["", "max_runtime", "canceled"] = ""
         self._cancels = 0
         self._token: Any = None
+
+    @classmethod
+    def of(
+        cls,
+        type: str,
+        data: Any = None,
+        *,
+        id: str | None = None,
+        source: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        attempt: int = 1,
+        max_attempts: int = 3,
+    ) -> Self:
+        """A delivery built by hand, to test a handler without a server: it looks like a real one and settles nothing.
+
+        Raises:
+            InvalidMessage: `data` is not JSON.
+        """
+        sent = encode(type, data, id=id, source=source, headers=headers)
+        message = decode(type, sent.headers, sent.body, names=Names(), stored_at=datetime.now(UTC))
+        return cls(message, attempt=attempt, max_attempts=max_attempts)
 
     # -- the message, readable directly
 

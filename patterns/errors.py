@@ -77,7 +77,7 @@ class RemoteError(RequestError):
     """The responder answered with an error (ADR-32 headers).
 
     Attributes:
-        code: 400 bad request, 404 no handler, 408 expired, 422 rejected, 429 busy, 500 handler error.
+        code: 400 bad request, 404 no handler, 422 rejected, 429 busy, 500 handler error. A late request gets no answer.
         description: One line, the type and message of the error.
         data: Decoded body of the error reply, or None.
     """

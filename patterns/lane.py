@@ -20,7 +20,7 @@ import nats.errors
 from patterns.config import DeliveryConfig
 from patterns.errors import PatternError, Unavailable
 from patterns.letter import number
-from patterns.message import REPLAY_OF, Message, parse_time_ns
+from patterns.message import OUTCOME_OF, REPLAY_OF, Message, parse_time_ns
 from patterns.names import Entry, Kind, Names
 from patterns.pull import Pull
 from patterns.stored import StoredMessage
@@ -269,13 +269,15 @@ class Lane:
             await delivery.raw.in_progress()
 
     async def is_second_copy(self, delivery: Delivery) -> bool:
-        """Whether this is a copy of a replayed message of which another copy was delivered already.
+        """Whether this is a copy of a replayed message, or of an outcome, of which another copy was delivered already.
 
         A work queue forgets the ids of consumed messages at a server restart, so a replay that broke off and was repeated
-        after one can store a second copy. The first delivery leaves a receipt with its sequence; another sequence is a copy.
+        after one can store a second copy, and so can a worker that sends the result of a finished task again. The first
+        delivery leaves a receipt with its sequence; another sequence is a copy.
         """
-        replay = delivery.headers.get(REPLAY_OF)
-        return bool(replay) and not await self.fleet.burials.claim(delivery.headers, delivery.stream, delivery.seq)
+        if REPLAY_OF not in delivery.headers and OUTCOME_OF not in delivery.headers:
+            return False
+        return not await self.fleet.burials.claim(delivery.headers, delivery.stream, delivery.seq)
 
     async def _answer(self, delivery: Delivery, body: bytes) -> None:
         if delivery.raw is None:

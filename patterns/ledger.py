@@ -53,9 +53,6 @@ class TaskStatus:
     """Sequence in the role's stream to which `handbacks` and an end refer."""
     stored_ns: int = 0
     """When that message was stored: a stream that was made anew counts its sequences from 1 again."""
-    told: bool = False
-    """Whether the outcome reached its inbox: a work queue forgets the ids of consumed messages at a server restart, so
-    the id alone would not keep a second one out."""
     handbacks: int = 0
     """Deliveries given back unharmed by a graceful stop: subtracted from the server's count."""
 

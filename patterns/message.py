@@ -38,6 +38,8 @@ TRACEPARENT = "traceparent"
 REPLY_TO = "Agent-Reply-To"
 HOPS = "Agent-Hops"
 REPLAY_OF = "Agent-Replay-Of"
+OUTCOME_OF = "Agent-Outcome-Of"
+"""`<entry> <completed|failed>` of the stored task whose outcome a message is; of two copies its reader handles one."""
 
 JSON_TYPE = "application/json"
 BYTES_TYPE = "application/octet-stream"

@@ -380,6 +380,11 @@ class Names:
         return f"replay.{entry}.r{generation}"
 
     @staticmethod
+    def outcome_key(entry: Entry, fate: str) -> str:
+        """Receipt that the outcome of a stored task was delivered; the fate is `completed` or `failed`."""
+        return f"outcome.{entry}.{fate}"
+
+    @staticmethod
     def ledger_key(role: str, task: str) -> str:
         """`<role>.<task id>`; an id that is no key token (foreign messages) is hashed."""
         token = (

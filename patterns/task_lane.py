@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import logging
 from typing import Any
 
 from patterns import ledger, names
-from patterns.delivery import TRANSIENT, Delivery
+from patterns.delivery import Delivery
 from patterns.errors import InvalidMessage, MessageTooLarge, PatternError, QueueFull, UnknownDestination
 from patterns.lane import Lane
 from patterns.ledger import TaskStatus
 from patterns.letter import DeadLetter, number
-from patterns.message import JSON_TYPE, Outgoing, decode, encodable, encode, encode_data, handling
+from patterns.message import JSON_TYPE, OUTCOME_OF, Outgoing, decode, encodable, encode, encode_data, handling
 from patterns.names import Entry
 from patterns.stored import StoredMessage
-
-log = logging.getLogger("patterns")
 
 
 class TaskLane(Lane):
@@ -38,7 +35,8 @@ class TaskLane(Lane):
             return True
         if record.state == "completed":
             delivery.settled = "acked"
-            await self._tell_result(delivery, record)
+            await self._send_result(delivery, record)
+            await self.confirm(delivery)
             return False
         if record.state == "canceled":
             await self.confirm(delivery)
@@ -57,7 +55,7 @@ class TaskLane(Lane):
                 return None
             handbacks = base.handbacks if same else 0
             return self._mark(
-                base, delivery, state="working", agent=agent, attempts=delivery.attempt, handbacks=handbacks, told=False
+                base, delivery, state="working", agent=agent, attempts=delivery.attempt, handbacks=handbacks
             )
 
         record = await self._change(delivery, begin)
@@ -116,23 +114,8 @@ class TaskLane(Lane):
             # Another worker gave it up while this one was still at it; one of them had lost its lease.
             await self._withdraw(delivery)
         if small and record is not None:
-            await self._tell_result(delivery, record)
-        else:
-            await self.confirm(delivery)
-
-    async def _tell_result(self, delivery: Delivery, record: TaskStatus) -> None:
-        """Send the result unless that is done, then note that it is and acknowledge at once."""
-        if record.told or not delivery.message.reply_to:
-            await self.confirm(delivery)
-            return
-        await self._send_result(delivery, record)
-        await asyncio.gather(self._note_told(delivery), self.confirm(delivery))
-
-    async def _note_told(self, delivery: Delivery) -> None:
-        try:
-            await self._change(delivery, lambda record: dataclasses.replace(record, told=True) if record else None)
-        except (PatternError, *TRANSIENT) as error:
-            log.debug("%s: not noted that its outcome is told: %s", delivery, error)
+            await self._send_result(delivery, record)
+        await self.confirm(delivery)
 
     async def retry(
         self, delivery: Delivery, after: float | None, error_type: str, error: str, cause: Exception | None = None
@@ -176,7 +159,7 @@ class TaskLane(Lane):
     async def worth_burying(self, delivery: Delivery) -> bool:
         """A task that was completed (its acknowledgement got lost) or canceled is not dead."""
         record = await self.fleet.ledger.read(self.name, delivery.id)
-        if record is not None and record.state == "completed" and not record.told:
+        if record is not None and record.state == "completed":
             await self._send_result(delivery, record)
         return record is None or record.state not in ("completed", "canceled")
 
@@ -189,16 +172,13 @@ class TaskLane(Lane):
                 return None
             state: ledger.TaskState = "rejected" if reason == "rejected" else "failed"
             attempts = min(delivery.attempt, delivery.max_attempts)
-            told = base.told and base.final and self._is_of(base, delivery)
-            return self._mark(base, delivery, state=state, attempts=attempts, error=error[:512] or reason, told=told)
+            return self._mark(base, delivery, state=state, attempts=attempts, error=error[:512] or reason)
 
         record = await self._change(delivery, fail)
         if record is not None and record.state == "completed":
             # Another worker, which had lost its lease, finished it while the copy was on its way.
             await self._withdraw(delivery)
-        elif (
-            self.fleet.config.dead_letters.notify_sender and delivery.message.reply_to and not (record and record.told)
-        ):
+        elif self.fleet.config.dead_letters.notify_sender:
             generation = number(delivery.headers.get("Dead-Letter-Replays", ""))
             data = {
                 "task": delivery.id,
@@ -210,7 +190,6 @@ class TaskLane(Lane):
                 "agent": self.agent,
             }
             await self._send_outcome(delivery, "task.failed", f"{self.name}.{delivery.id}.failed.r{generation}", data)
-            await self._note_told(delivery)
 
     async def _withdraw(self, delivery: Delivery) -> None:
         if delivery.raw is not None:
@@ -272,6 +251,8 @@ class TaskLane(Lane):
             # An error text or a foreign id may hold what is no Unicode; that must not keep the outcome from being told.
             said = {key: encodable(value) if isinstance(value, str) else value for key, value in data.items()}
             outgoing = encode(type, said, source=self.agent, id=names.derived_id(msg_id))
+        fate = type.removeprefix("task.")
+        outgoing.headers[OUTCOME_OF] = f"{self.entry(delivery.message, delivery.stored_ns)} {fate}"
         subject = f"{prefix}.{type}"
         try:
             await self.fleet.publish(subject, outgoing)

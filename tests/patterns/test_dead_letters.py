@@ -113,6 +113,21 @@ async def test_dl1_two_that_sweep_at_once_make_one_letter_a_message(server):
         assert await one.dead_letters.sweep(inbox.stream, inbox.durable) == 0
 
 
+async def test_dl1_a_sweep_finishes_what_another_one_left_half_moved(server, monkeypatch):
+    async with connected(server.url, agents=["ceo"], config=BRIEF) as fleet:
+        await strand(fleet)
+        inbox = fleet.inbox("ceo")
+        with monkeypatch.context() as patch:
+            kill(patch, fleet.jetstream, "delete", "before")
+            with pytest.raises(Killed):
+                await fleet.dead_letters.sweep(inbox.stream, inbox.durable)
+        (letter,) = await fleet.dead_letters.list()
+        assert (await inbox.depth()).messages == 1
+        assert await fleet.dead_letters.sweep(inbox.stream, inbox.durable) == 1
+        assert await fleet.dead_letters.list() == [letter]
+        assert (await inbox.depth()).messages == 0
+
+
 async def test_dl11_a_running_consumer_finds_what_died_while_nobody_listened(server):
     async with connected(server.url, agents=["ceo"], config=BRIEF) as fleet:
         await strand(fleet, count=2)

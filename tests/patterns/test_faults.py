@@ -122,10 +122,10 @@ async def test_tq5_a_worker_killed_between_result_and_acknowledgement_did_its_wo
         assert told.data["result"] == f"done by {one.pid}"
 
 
-async def test_tq5_a_result_that_was_taken_is_not_sent_again_after_a_restart(server, monkeypatch):
-    """The server forgets the ids of consumed messages then, so the id alone would let a second one in."""
+async def test_tq5_a_result_that_was_taken_is_not_taken_again_after_a_restart(server, monkeypatch):
+    """The server forgets the ids of consumed messages then: the worker that takes over can store a second one."""
     async with connected(server.url, agents=["ceo"], roles=["backend"], config=fast(tasks=BRIEF)) as fleet:
-        queue = fleet.tasks("backend")
+        queue, inbox = fleet.tasks("backend"), fleet.inbox("ceo")
         await queue.submit("code", id="a", reply_to="agents.ceo.inbox")
         task = await queue.next("w-1", 20)
 
@@ -135,18 +135,37 @@ async def test_tq5_a_result_that_was_taken_is_not_sent_again_after_a_restart(ser
         monkeypatch.setattr(task._lane, "confirm", lost)
         with pytest.raises(Unavailable):
             await task.ack()
-        async with await fleet.inbox("ceo").next(20) as told:
+        async with await inbox.next(20) as told:
             assert told.type == "task.completed"
-
-        async def noted():
-            return (await queue.status("a")).told
-
-        await until(noted)
         server.kill()
         await asyncio.to_thread(server.restart)
         async with running(queue.worker("w-2"), lambda task: None):
             await drained(queue)
-        assert await fleet.inbox("ceo").peek() == []
+        assert [m.id for m in await inbox.peek()] == [told.id]
+        await inbox.send("note", 1)
+        consumer, seen = inbox.consumer(), []
+
+        async def read(message):
+            seen.append(message.type)
+
+        async with running(consumer, read):
+            await until(lambda: seen)
+        assert (seen, consumer.duplicates) == (["note"], 1)
+
+
+async def test_tq5_an_outcome_that_died_with_its_reader_comes_back_by_replay(server):
+    """Its receipt is that of the copy that died; the replayed copy has one of its own."""
+    async with connected(server.url, agents=["ceo"], roles=["backend"]) as fleet:
+        queue, inbox = fleet.tasks("backend"), fleet.inbox("ceo")
+        await queue.submit("code", id="a", reply_to="agents.ceo.inbox")
+        async with await queue.next("w", 20):
+            pass
+        async with await inbox.next(20):
+            raise Reject("no time")
+        (letter,) = await fleet.dead_letters.list()
+        await fleet.dead_letters.replay(letter.seq, by="ann")
+        async with await inbox.next(20) as told:
+            assert told.type == "task.completed"
 
 
 async def test_in6_a_message_whose_reader_was_killed_comes_again_after_the_lease(server):

@@ -284,6 +284,10 @@ def test_co8_entries_and_receipts_are_unique(one, other, generation, other_gener
     assert of.replay_key(one, generation) != of.resolved_key(other)
     assert KEY.fullmatch(of.replay_key(one, generation))
     assert KEY.fullmatch(of.resolved_key(one))
+    for fate in ("completed", "failed"):
+        assert KEY.fullmatch(of.outcome_key(one, fate))
+        assert (of.outcome_key(one, fate) == of.outcome_key(other, "failed")) == (one == other and fate == "failed")
+        assert of.outcome_key(one, fate) not in (of.resolved_key(other), of.replay_key(other, other_generation))
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,7 @@ async def test_dl12_an_exhausted_message_is_found_while_the_one_above_it_runs_fo
             assert (letter.id, letter.reason, letter.deliveries) == ("exhausted", "crash", 1)
             depth = await inbox.depth()
             assert (depth.messages, depth.ack_pending, depth.stranded) == (1, 1, 0)
+            assert await fleet.dead_letters.sweep(inbox.stream, inbox.durable) == 0, "it took the one in flight"
             free.set()
             await drained(inbox)
         assert seen == [("long", 1)]
