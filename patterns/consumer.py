@@ -45,8 +45,8 @@ Handler = Callable[["Delivery"], Awaitable[Any]]
 class Consumer:
     """Takes messages of one durable, `concurrency` at a time; also an async iterator and an async context manager.
 
-    Nothing is prefetched: a pull is sent only when a slot is free. Every running inbox consumer also sweeps its stream
-    for messages that exhausted their deliveries without reaching the dead letters.
+    Nothing is prefetched: a pull is sent only when a slot is free, that is, when a handler has ended. Every running inbox
+    consumer also sweeps its stream for messages that exhausted their deliveries without reaching the dead letters.
 
     Args:
         lane: Where from, and what settling means there.
@@ -66,6 +66,9 @@ class Consumer:
         self.duplicates = 0
         """Second copies of replayed messages and of outcomes that were dropped."""
         self.running: set[asyncio.Task[None]] = set()
+        """Handlers, and settlements that follow them."""
+        self.settling = 0
+        """Settlements that hold no slot."""
         self._pull: Pull | None = None
         self._stopping = asyncio.Event()
         self._background: asyncio.Task[None] | None = None
@@ -90,10 +93,11 @@ class Consumer:
             if raw is None:
                 slots.release()
                 continue
-            task = asyncio.create_task(self._handle(raw, handler), name=f"handler {self.lane.durable}")
+            slot = _Slot(self, slots)
+            task = asyncio.create_task(self._handle(raw, handler, slot), name=f"handler {self.lane.durable}")
             self.running.add(task)
             task.add_done_callback(self.running.discard)
-            task.add_done_callback(lambda _: slots.release())
+            task.add_done_callback(slot.close)
 
     async def next(self, timeout: float = 30.0) -> Delivery | None:
         """Take one message; None if there is none within `timeout` seconds. A cancelled call loses nothing."""
@@ -189,10 +193,11 @@ class Consumer:
                 return raw
         return None
 
-    async def _handle(self, raw: Msg, handler: Handler) -> None:
+    async def _handle(self, raw: Msg, handler: Handler, slot: _Slot) -> None:
         try:
             delivery = await self._admit_or_return(raw)
             if delivery is not None:
+                delivery.on_handled = slot.handled
                 async with delivery:
                     delivery.result = await handler(delivery)
         except (PatternError, *TRANSIENT) as error:
@@ -270,6 +275,34 @@ class Consumer:
         if self.accepts is not None and not self.accepts(message.type):
             return "unhandled", f"no handler for type {message.type!r}"
         return "", ""
+
+
+class _Slot:
+    """One of the places in which handlers run.
+
+    It is free again as soon as its handler has ended: the next message is asked for while the last one is acknowledged,
+    which saves a round trip. Of those, too, no more than handlers are let run on: a server that confirms nothing must
+    not collect what was handled.
+    """
+
+    def __init__(self, consumer: Consumer, slots: asyncio.Semaphore) -> None:
+        self._consumer = consumer
+        self._slots = slots
+        self._settles = False
+
+    def handled(self) -> None:
+        """Its handler has ended, its settlement begins."""
+        if not self._settles and self._consumer.settling < self._consumer.concurrency:
+            self._settles = True
+            self._consumer.settling += 1
+            self._slots.release()
+
+    def close(self, _: asyncio.Task[None]) -> None:
+        """All is done."""
+        if self._settles:
+            self._consumer.settling -= 1
+        else:
+            self._slots.release()
 
 
 async def end(*tasks: asyncio.Task[Any], every: float) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import builtins
 import logging
 import time
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -71,6 +71,8 @@ class Delivery:
         """When it was stored, in nanoseconds since the epoch."""
         self.deliveries = raw.metadata.num_delivered if raw is not None else attempt
         """The server's count, hand-backs included."""
+        self.on_handled: Callable[[], None] | None = None
+        """Called when the handler has ended, before what it did is settled."""
         self._lane = lane
         self._owner: asyncio.Task[Any] | None = None
         self._began = 0.0
@@ -213,6 +215,8 @@ class Delivery:
             self._first_beat.cancel()
         if self._heartbeat is not None:
             self._heartbeat.cancel()
+        if self.on_handled is not None:
+            self.on_handled()
         if isinstance(exc, asyncio.CancelledError):
             if not self._interrupted or self._cancelled_from_outside():
                 await self._finish(self._guarded(self.hand_back()))

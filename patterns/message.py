@@ -230,6 +230,13 @@ def encode_answer(type: str, data: Any, *, source: str) -> tuple[bytes, dict[str
     return body, headers
 
 
+def decode_answer(headers: Mapping[str, str], body: bytes) -> tuple[Any, str]:
+    """Data and source of an answer; what is no JSON although it should be is None."""
+    data, _ = _decode_body(body, headers.get(CE_CONTENT_TYPE) or headers.get("Content-Type") or JSON_TYPE)
+    source = unescape(headers.get(CE_SOURCE, UNKNOWN_SOURCE))
+    return data, source.removeprefix("agents/") or UNKNOWN_SOURCE
+
+
 def decode(
     subject: str,
     headers: Mapping[str, str] | None,
@@ -303,8 +310,7 @@ def encode_data(data: Any) -> tuple[bytes, str]:
     if isinstance(data, bytes | bytearray | memoryview):
         return bytes(data), BYTES_TYPE
     try:
-        text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_plain)
-        return text.encode(), JSON_TYPE
+        return _ENCODER.encode(data).encode(), JSON_TYPE
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidMessage(f"data cannot be sent as JSON: {error}") from None
 
@@ -399,6 +405,9 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+_ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_plain)
 
 
 def _callers_header(name: str) -> str:

@@ -25,7 +25,7 @@ from patterns.errors import (
     RequestTimeout,
 )
 from patterns.jetstream import HEADROOM
-from patterns.message import MSG_ID, Message, decode, encode, header_size, unescape
+from patterns.message import CE_TIME, MSG_ID, decode_answer, encode, header_size, unescape
 from patterns.responder import SERVICE_ERROR, SERVICE_ERROR_CODE, Responder
 
 if TYPE_CHECKING:
@@ -111,14 +111,14 @@ class Requests:
         )
         wait = self._fleet.config.requests.timeout if timeout is None else timeout
         outgoing = encode(method, data, source=source, expires_in=wait)
-        # Nothing stores a request, so nothing de-duplicates it.
-        del outgoing.headers[MSG_ID]
+        # Nothing stores a request, so nothing de-duplicates it or asks when it was made; each header has its price.
+        del outgoing.headers[MSG_ID], outgoing.headers[CE_TIME]
         size, most = len(outgoing.body) + header_size(outgoing.headers), self._fleet.nc.max_payload - HEADROOM
         if size > most:
             raise MessageTooLarge(f"{size} bytes of body and headers, the server takes {most}")
         key, started = (subject, outgoing.body), time.monotonic()
         try:
-            answer = await self._ask(subject, outgoing.body, outgoing.headers, wait, attempts)
+            answer, responder = await self._ask(subject, outgoing.body, outgoing.headers, wait, attempts)
         except RequestError as error:
             remembered = self._answers.get(key)
             if remembered is not None and time.monotonic() - remembered[0] <= stale_for:
@@ -129,11 +129,11 @@ class Requests:
             if inspect.isawaitable(value):
                 value = await value
             return Reply(value, "fallback", "", time.monotonic() - started, error)
-        self._answers[key] = (time.monotonic(), answer.data, answer.source)
+        self._answers[key] = (time.monotonic(), answer, responder)
         self._answers.move_to_end(key)
         if len(self._answers) > REMEMBERED:
             self._answers.popitem(last=False)
-        return Reply(answer.data, "live", answer.source, time.monotonic() - started, None)
+        return Reply(answer, "live", responder, time.monotonic() - started, None)
 
     def responder(self, agent_id: str, *, role: str | None = None, concurrency: int | None = None) -> Responder:
         """A responder for an agent and, if given, its role; an async context manager."""
@@ -141,7 +141,9 @@ class Requests:
             self._fleet, agent_id, role=role, concurrency=concurrency or self._fleet.config.requests.concurrency
         )
 
-    async def _ask(self, subject: str, body: bytes, headers: dict[str, str], timeout: float, attempts: int) -> Message:
+    async def _ask(
+        self, subject: str, body: bytes, headers: dict[str, str], timeout: float, attempts: int
+    ) -> tuple[Any, str]:
         deadline = time.monotonic() + timeout
         for attempt in range(max(1, attempts)):
             try:
@@ -157,10 +159,11 @@ class Requests:
                 raise RequestTimeout(
                     f"no answer on {subject!r} within {timeout:g} s; it may still be worked on"
                 ) from None
-            answer = decode(subject, msg.headers, msg.data, names=self._fleet.names)
-            code = (msg.headers or {}).get(SERVICE_ERROR_CODE)
+            said = msg.headers or {}
+            data, responder = decode_answer(said, msg.data)
+            code = said.get(SERVICE_ERROR_CODE)
             if code is not None:
-                description = unescape((msg.headers or {}).get(SERVICE_ERROR, ""))
-                raise RemoteError(int(code) if code.isascii() and code.isdigit() else 500, description, answer.data)
-            return answer
+                description = unescape(said.get(SERVICE_ERROR, ""))
+                raise RemoteError(int(code) if code.isascii() and code.isdigit() else 500, description, data)
+            return data, responder
         raise NoResponders(f"nobody answers on {subject!r}")

@@ -33,6 +33,9 @@ from patterns.server import LocalServer
 BODY = {"spec": "rate limiting", "priority": 3, "text": "x" * 200}
 """What a message carries: 250 bytes of JSON."""
 
+SENT_AHEAD = 5_000
+"""Messages for the row that takes them one by one."""
+
 Side = Callable[[int], Awaitable[None]]
 """Does so many messages, one after the other."""
 
@@ -93,9 +96,41 @@ async def inbox_send(fleet: Fleet, nc: Client) -> tuple[Side, Side]:
 
 
 async def inbox_receive(fleet: Fleet, nc: Client) -> tuple[Side, Side]:
-    """Take one, look at it, acknowledge with a double ack; the messages of the row before are what is taken."""
+    """Handle one after the other, each acknowledged with a double ack; what the row before has sent."""
     js = nc.jetstream()
     await js.add_consumer("RAW_INBOX", durable_name="raw", max_ack_pending=1, ack_policy=api.AckPolicy.EXPLICIT)
+    pulling = await js.pull_subscribe_bind(durable="raw", stream="RAW_INBOX")
+
+    async def raw(messages: int) -> None:
+        for _ in range(messages):
+            (msg,) = await pulling.fetch(1, timeout=5)
+            json.loads(msg.data)
+            await msg.ack_sync()
+
+    async def ours(messages: int) -> None:
+        left, done = messages, asyncio.Event()
+
+        async def handle(message: Delivery) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                done.set()
+
+        consumer = fleet.inbox("ceo").consumer()
+        running = asyncio.create_task(consumer.run(handle))
+        await done.wait()
+        await consumer.stop()
+        await running
+
+    return raw, ours
+
+
+async def inbox_take(fleet: Fleet, nc: Client) -> tuple[Side, Side]:
+    """As before, but each message asked for by itself, as an agent with a fresh context does."""
+    js = nc.jetstream()
+    for _ in range(SENT_AHEAD):
+        await js.publish("raw.inbox.note", encoded(), headers={"Nats-Msg-Id": uuid4().hex})
+        await fleet.inbox("ceo").send("note", BODY)
     pulling = await js.pull_subscribe_bind(durable="raw", stream="RAW_INBOX")
 
     async def raw(messages: int) -> None:
@@ -211,6 +246,7 @@ async def broadcast(fleet: Fleet, nc: Client) -> tuple[Side, Side]:
 PAIRS: dict[str, tuple[Callable[[Fleet, Client], Awaitable[tuple[Side, Side]]], str]] = {
     "inbox: send": (inbox_send, "≥ 0.85"),
     "inbox: receive and acknowledge": (inbox_receive, "≥ 0.85"),
+    "inbox: take one by one": (inbox_take, ""),
     "task: submit to completed": (task, "≥ 0.40"),
     "request and reply": (request, "≥ 0.85"),
     "event: broadcast to handled": (broadcast, ""),
