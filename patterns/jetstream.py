@@ -50,6 +50,9 @@ STORE_FAILED = 10077
 DUPLICATE_IN_PROCESS = 10158
 NO_QUORUM = 10008
 
+ELECTION = 2.0
+"""Seconds for which a call that found no leader is repeated."""
+
 BATCH_MAX = 1024
 """Messages one direct get may ask for (server limit)."""
 
@@ -86,9 +89,23 @@ class JetStream:
 
         Raises:
             APIError: The server's answer was an error; `err_code` tells which.
-            Unavailable: No answer within `timeout` seconds, or JetStream is not there.
+            Unavailable: No answer within `timeout` seconds, no leader for two, or JetStream is not there.
         """
-        payload = json.dumps(request).encode() if request else b""
+        payload, began, pause = json.dumps(request).encode() if request else b"", time.monotonic(), 0.05
+        while True:
+            answer = await self._call(call, payload, timeout)
+            if "error" not in answer:
+                return answer
+            error = _api_error(answer["error"])
+            if error.code != 503:
+                raise error
+            # A leader is being elected: the server did nothing and says when to come again, which is soon.
+            if time.monotonic() + pause - began > min(timeout, ELECTION):
+                raise Unavailable(f"{call}: {error.description}")
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 0.5)
+
+    async def _call(self, call: str, payload: bytes, timeout: float) -> dict[str, Any]:
         try:
             msg = await self.nc.request(f"{self.prefix}.{call}", payload, timeout=timeout)
         except nats.errors.NoRespondersError:
@@ -102,12 +119,9 @@ class JetStream:
         except nats.errors.OutboundBufferLimitError:
             raise Unavailable("not connected, and the buffer for later is full") from None
         try:
-            answer = json.loads(msg.data)
+            return json.loads(msg.data)  # type: ignore[no-any-return]
         except ValueError:
             raise Unavailable(f"the answer to {call} is not JSON") from None
-        if "error" in answer:
-            raise _api_error(answer["error"])
-        return answer  # type: ignore[no-any-return]
 
     async def streams(self, *, subject: str | None = None) -> tuple[list[dict[str, Any]], list[str]]:
         """All streams with configuration and state, and the names of those that did not answer (a node is down)."""
