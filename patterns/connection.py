@@ -65,9 +65,25 @@ async def open_client(servers: str | Sequence[str], options: Mapping[str, Any]) 
         raise ConnectError(
             f"no NATS server answers at {_shown(urls)}: {str(reason) or type(reason).__name__}"
         ) from None
+    _guard_pongs(nc)
     nc.options["max_reconnect_attempts"] = -1
     nc.options["reconnect_time_wait"] = options.get("reconnect_time_wait", 0.5)
     return nc
+
+
+def _guard_pongs(nc: Client) -> None:
+    """Let a PONG that comes after its flush has given up be no news: nats-py 2.16 stops reading over it (InvalidStateError).
+
+    The watchdog would bring the reader back, but what came meanwhile is lost to it until the lease is over.
+    """
+    process = nc._process_pong
+
+    async def guarded() -> None:
+        if nc._pongs and nc._pongs[0].done():
+            nc._pongs[0] = asyncio.get_running_loop().create_future()
+        await process()
+
+    nc._process_pong = guarded  # type: ignore[method-assign]
 
 
 def _check_credentials(given: Any) -> None:

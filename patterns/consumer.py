@@ -245,6 +245,10 @@ class Consumer:
         if await self.lane.finish_burial(delivery, letter):
             return None
         reason, error = self._unfit(delivery)
+        if reason == "crash" and self.lane.at_work(delivery):
+            delivery.settled = "retried"
+            await self.lane.give_back(delivery, self.lane.delivery.ack_wait)
+            return None
         if reason:
             delivery.settled = "dead"
             await self.lane.bury(delivery, reason, "", error)

@@ -62,6 +62,7 @@ class Lane:
         self.settling: set[asyncio.Future[None]] = set()
         """Settlements under way: a stop waits for them, whoever was cancelled."""
         self._configured = delivery
+        self._readable = True
         self._adopted = -1
         self._whole_since: int | None = None
         """Server time in ns since which no count of deliveries can have been lost, None if that cannot be known."""
@@ -103,7 +104,10 @@ class Lane:
         try:
             info = await self.fleet.jetstream.consumer_info(self.stream, self.durable)
         except (PatternError, nats.errors.Error):
-            return  # not readable with these rights: the configuration has to be right then
+            # Perhaps not readable with these rights: not to be asked for again at every blip, it costs a time-out.
+            self._readable = False
+            return
+        self._readable = True
         if info is None:
             self.disown()
             return
@@ -132,7 +136,8 @@ class Lane:
 
     def disown(self) -> None:
         """The durable may be gone: look again at the one that comes after it."""
-        self._adopted = -1
+        if self._readable:
+            self._adopted = -1
 
     def entry(self, message: Message, stored_ns: int) -> Entry:
         """The name this message would have among the dead letters."""
@@ -143,6 +148,10 @@ class Lane:
     async def recall(self, delivery: Delivery) -> DeadLetter | None:
         """Read what is known of it elsewhere, before anything is decided; its letter, if it has one already."""
         return await self.letter_of(delivery)
+
+    def at_work(self, delivery: Delivery) -> bool:
+        """Whether an earlier attempt may still be running somewhere, so that this one says nothing about its end."""
+        return False
 
     async def admit(self, delivery: Delivery) -> bool:
         """Whether a handler may still see it; False if it was settled here."""

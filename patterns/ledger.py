@@ -40,7 +40,8 @@ class TaskStatus:
     agent: str = ""
     """Who works or worked on it."""
     attempts: int = 0
-    """Deliveries to a handler, hand-backs not counted."""
+    """How often a handler began, less the times it was handed back. Not the server's count, in which a delivery counts that
+    reached nobody."""
     note: str = ""
     """Last progress note, reason of a cancellation, or why the result could not be delivered."""
     result: Any = None
@@ -50,11 +51,9 @@ class TaskStatus:
     submitted_at: datetime | None = None
     updated_at: datetime | None = None
     seq: int = 0
-    """Sequence in the role's stream to which `handbacks` and an end refer."""
+    """Sequence in the role's stream of the message that `attempts` and an end refer to."""
     stored_ns: int = 0
     """When that message was stored: a stream that was made anew counts its sequences from 1 again."""
-    handbacks: int = 0
-    """Deliveries given back unharmed by a graceful stop: subtracted from the server's count."""
 
     @property
     def final(self) -> bool:

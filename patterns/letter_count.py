@@ -7,6 +7,7 @@ anew, which the server tells with the first of its letters.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from patterns.jetstream import JetStream
@@ -14,6 +15,9 @@ from patterns.names import Names
 
 TAIL = 500
 """New letters that are read one by one; of more the list of subjects is read again."""
+
+AT_ONCE = 16
+"""Origins asked for at a time."""
 
 Counts = dict[tuple[str, str], int]
 """Letters by kind and name."""
@@ -70,14 +74,20 @@ class LetterCount:
                 break
             position = page.messages[-1].seq + 1
         if self._doubtful or sum(counts.values()) != messages:
-            for origin in counts:
-                page = await self._js.read(self._stream, limit=1, subject=self._names.dlq_filter(*origin))
-                if page.remaining < 0:
-                    return False
-                counts[origin] = len(page.messages) + page.remaining
+            slots = asyncio.Semaphore(AT_ONCE)
+            numbers = await asyncio.gather(*(self._number(origin, slots) for origin in counts))
+            if None in numbers:
+                return False
+            counts = {origin: number or 0 for origin, number in zip(counts, numbers, strict=True)}
             self._doubtful = sum(counts.values()) != messages
         self._counts = counts
         return True
+
+    async def _number(self, origin: tuple[str, str], slots: asyncio.Semaphore) -> int | None:
+        """Letters of one origin, None where the server does not tell it with the first of them."""
+        async with slots:
+            page = await self._js.read(self._stream, limit=1, subject=self._names.dlq_filter(*origin))
+        return None if page.remaining < 0 else len(page.messages) + page.remaining
 
     async def _everything(self) -> Counts:
         found: Counts = {}

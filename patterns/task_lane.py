@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from patterns import ledger, names
@@ -29,7 +30,8 @@ class TaskLane(Lane):
         return letter
 
     async def admit(self, delivery: Delivery) -> bool:
-        """Drop what is finished or canceled; correct the attempt by the hand-backs."""
+        """Drop what is finished or canceled; which attempt this is says the record."""
+        delivery.attempt = 1
         record = delivery.known.record if delivery.known is not None else None
         if record is None:
             return True
@@ -42,8 +44,15 @@ class TaskLane(Lane):
             await self.confirm(delivery)
             return False
         if self._is_of(record, delivery):
-            delivery.attempt = max(1, delivery.attempt - record.handbacks)
+            delivery.attempt = record.attempts + 1
         return True
+
+    def at_work(self, delivery: Delivery) -> bool:
+        """Whether the last attempt began no longer ago than a lease: a leader that changed delivers what is being done."""
+        record = delivery.known.record if delivery.known is not None else None
+        if record is None or record.state != "working" or record.updated_at is None:
+            return False
+        return datetime.now(UTC) - record.updated_at < timedelta(seconds=self.delivery.ack_wait)
 
     async def begin(self, delivery: Delivery, agent: str) -> bool:
         """The record says `working`; an end that came first stands."""
@@ -53,13 +62,14 @@ class TaskLane(Lane):
             same = self._is_of(base, delivery)
             if base.state in ("completed", "canceled") or (base.final and same):
                 return None
-            handbacks = base.handbacks if same else 0
-            return self._mark(
-                base, delivery, state="working", agent=agent, attempts=delivery.attempt, handbacks=handbacks
-            )
+            attempts = (base.attempts if same else 0) + 1
+            return self._mark(base, delivery, state="working", agent=agent, attempts=attempts)
 
         record = await self._change(delivery, begin)
-        return record is None or not record.final
+        if record is None or record.final:
+            return False
+        delivery.begun, delivery.attempt = True, record.attempts
+        return True
 
     async def canceled(self, delivery: Delivery) -> bool:
         """Whether somebody canceled it."""
@@ -128,13 +138,13 @@ class TaskLane(Lane):
         await super().retry(delivery, after, error_type, error, cause)
 
     async def hand_back(self, delivery: Delivery) -> None:
-        """Count the hand-back, so that it costs no attempt, then give the task to whoever is next."""
-        if await self._give_up(delivery, handbacks=1):
+        """Take the attempt back, then give the task to whoever is next."""
+        if not delivery.begun or await self._give_up(delivery, handed_back=True):
             await self.give_back(delivery, 0)
         else:
             delivery.settled = "dropped"
 
-    async def _give_up(self, delivery: Delivery, *, error: str = "", handbacks: int = 0) -> bool:
+    async def _give_up(self, delivery: Delivery, *, error: str = "", handed_back: bool = False) -> bool:
         """Note that this worker gives the task back; False if it is not its own any more.
 
         Its lease may have expired and a later delivery run: giving back now would take the task from its new worker.
@@ -148,9 +158,9 @@ class TaskLane(Lane):
             taken_over = same and not base.final and base.attempts > delivery.attempt
             if base.final or taken_over:
                 return None
-            before = base.handbacks if same else 0
+            attempts = base.attempts if same else delivery.attempt
             return self._mark(
-                base, delivery, state="submitted", error=error or base.error, handbacks=before + handbacks
+                base, delivery, state="submitted", error=error or base.error, attempts=attempts - handed_back
             )
 
         await self._change(delivery, change)

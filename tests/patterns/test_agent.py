@@ -40,17 +40,18 @@ async def test_co1_one_conversation_through_all_four_patterns(server):
 
         @ceo.on_message("task.completed")
         async def done(message):
-            results.append((message.data["result"], message.source, message.correlation_id))
+            results.append((message.data["result"], message.source, message.correlation_id, message.subject))
 
         @security.on_event("deployment.>")
         async def audit(event):
-            events.append((event.data, event.source, event.correlation_id, event.message.causation_id))
+            events.append((event.data, event.source, event.correlation_id, event.message.causation_id, event.subject))
 
         async with devops, backend, ceo, security:
             await ceo.submit("backend", "scale", {"service": "api"}, id="scale-1")
             await until(lambda: results and events)
-        assert results == [({"pool": 20, "pool_source": "live"}, "backend-1", "scale-1")]
-        assert events == [({"service": "api"}, "backend-1", "scale-1", "scale-1")]
+        told, heard = "acme.agents.ceo.inbox.task.completed", "acme.events.deployment.completed"
+        assert results == [({"pool": 20, "pool_source": "live"}, "backend-1", "scale-1", told)]
+        assert events == [({"service": "api"}, "backend-1", "scale-1", "scale-1", heard)]
         assert await fleet.dead_letters.list() == []
         assert [await stored(fleet, name) for name in ("ACME_TASKS_BACKEND", "ACME_INBOX_CEO")] == [0, 0]
 

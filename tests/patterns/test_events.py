@@ -60,6 +60,9 @@ async def test_ev2_a_subscriber_that_was_away_catches_up_in_order(server):
         consumer = await fleet.events.subscription("security", "deployment.>", "end")
         assert await history(fleet, consumer) == [f"e-{n}" for n in range(20)]
         assert consumer.gap is None
+        # However long it was away: a durable that nobody uses is kept.
+        info = await fleet.jetstream.consumer_info("EVENTS", "security-events")
+        assert not info["config"].get("inactive_threshold")
 
 
 async def test_ev2_what_was_acknowledged_does_not_come_again(server):
@@ -69,6 +72,9 @@ async def test_ev2_what_was_acknowledged_does_not_come_again(server):
         assert await history(fleet, await fleet.events.subscription("security", ">"), "end-1") == ["first"]
         await fleet.events.broadcast("a", id="second")
         assert await history(fleet, await fleet.events.subscription("security", ">"), "end-2") == ["second"]
+        # Not because their leases last longer than this test.
+        depth = (await fleet.snapshot()).subscriptions["security-events"]
+        assert (depth.pending, depth.ack_pending) == (0, 0)
 
 
 async def test_ev3_a_new_subscriber_starts_now_or_where_it_says(server):
@@ -153,11 +159,12 @@ async def test_ev6_changed_topics_are_updated_and_nothing_comes_again(server, ca
         await fleet.events.broadcast("b", id="b-1")
         assert await history(fleet, await fleet.events.subscription("security", "a", "end"), "end-1") == ["a-1"]
         caplog.clear()
+        await fleet.events.broadcast("a", id="a-2")
         consumer = await fleet.events.subscription("security", "a", "b", "end")
         assert "topics change" in caplog.text
         await fleet.events.broadcast("b", id="b-2")
-        await fleet.events.broadcast("a", id="a-2")
-        assert await history(fleet, consumer, "end-2") == ["b-2", "a-2"]
+        await fleet.events.broadcast("a", id="a-3")
+        assert await history(fleet, consumer, "end-2") == ["a-2", "b-2", "a-3"]
         info = await fleet.jetstream.consumer_info("EVENTS", "security-events")
         assert sorted(info["config"]["filter_subjects"]) == [
             "events.a",

@@ -17,6 +17,7 @@ orgs = st.none() | st.from_regex(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", fullmatc
 )
 tokens = st.from_regex(r"[A-Za-z0-9_-]{1,12}", fullmatch=True)
 types = st.lists(tokens, min_size=1, max_size=8).map(".".join)
+long_types = st.lists(st.integers(1, 60).map("t".__mul__), min_size=1, max_size=8).map(".".join)
 subscriptions = st.from_regex(r"[a-z0-9]{1,32}", fullmatch=True)
 filters = st.builds(
     lambda parts, tail: ".".join([*parts, *tail]),
@@ -159,6 +160,41 @@ def test_co5_no_two_things_share_a_stream(org, other_org, agent, role, other_age
         assert name not in other[:position] + other[position + 1 :]
 
 
+WORDS = ("inbox", "tasks", "events", "redeliver", "dlq", "agents", "roles", "kv", "obj", "receipts", "a")
+LOOK_ALIKES = (*WORDS, *(one + between + other for one in WORDS for other in WORDS for between in "_-"))
+
+
+def is_org(value: str) -> bool:
+    try:
+        return Names(value).org == value
+    except InvalidName:
+        return False
+
+
+def test_co5_names_made_of_the_librarys_own_words_share_no_stream_and_no_subject():
+    """What random ids hardly ever hit: an org or an agent that is called like a part of somebody else's stream."""
+    found = [None, *filter(is_org, LOOK_ALIKES)]
+    owners: dict[str, tuple[str | None, str]] = {}
+    for org in found:
+        of = Names(org)
+        owned = {of.events_stream: "events", of.dlq_stream: "dlq", f"KV_{of.ledger_bucket}": "ledger"}
+        owned[f"KV_{of.receipts_bucket}"] = "receipts"
+        for name in LOOK_ALIKES:
+            owned |= {of.inbox_stream(name): f"inbox of {name}", of.tasks_stream(name): f"tasks of {name}"}
+        assert len(owned) == 4 + 2 * len(LOOK_ALIKES)
+        for stream, thing in owned.items():
+            assert owners.setdefault(stream, (org, thing)) == (org, thing), stream
+    taken = [(org, subject) for org in found for subject in fleet_subjects(Names(org))]
+    for org, mine in taken:
+        for subject in fleet_subjects(Names()):
+            assert org is None or not filters_overlap(mine, subject), (org, mine, subject)
+
+
+def fleet_subjects(of: Names) -> list[str]:
+    kinds = (("inbox", "a"), ("tasks", "a"), ("events", ""), ("dlq", ""))
+    return [subject for kind, name in kinds for subject in of.stream_subjects(kind, name)]
+
+
 @given(orgs, orgs, ids, ids)
 def test_co5_streams_of_two_orgs_take_no_subject_of_each_other(org, other_org, agent, role):
     assume(org != other_org)
@@ -205,6 +241,16 @@ def test_co8_a_durable_parses_back_and_is_unique(agent, name, other_agent, other
     assert (durable == of.subscription_durable(other_agent, other_name)) == same
 
 
+@given(ids, st.text("ab-_", min_size=1, max_size=6))
+def test_co8_whatever_name_is_accepted_parses_back(agent, name):
+    of = Names()
+    try:
+        durable = of.subscription_durable(agent, name)
+    except InvalidName:
+        return
+    assert of.subscription_of(durable) == (agent, name)
+
+
 @pytest.mark.parametrize("durable", ["", "-", "agent", "Agent-events", "agent-Events", "-events", "agent-my_events"])
 def test_a_foreign_durable_is_nobodys(durable):
     assert Names().subscription_of(durable) is None
@@ -238,6 +284,26 @@ def test_co7_every_subject_is_one_to_publish_to_and_lands_where_it_should(org, a
         assert len(subject) <= 256
         assert not any(subject_matches(pattern, subject) for pattern in every)
         assert sum(subject_matches(pattern, subject) for pattern in of.rpc_wildcards(agent, role)) == 1
+
+
+@given(orgs, ids, long_types, subscriptions)
+def test_co7_a_subject_beyond_256_characters_is_refused(org, name, type, subscription):
+    of = Names(org)
+    for build in (
+        lambda: of.inbox_subject(name, type),
+        lambda: of.task_subject(name, type),
+        lambda: of.rpc_subject(name, type),
+        lambda: of.role_rpc_subject(name, type),
+        lambda: of.event_subject(type),
+        lambda: of.redeliver_subject(name, subscription, type),
+    ):
+        try:
+            subject = build()
+        except InvalidName:
+            assert len(type) > 50
+        else:
+            assert is_literal(subject)
+            assert len(subject) <= 256
 
 
 @given(orgs, ids, types, subscriptions)

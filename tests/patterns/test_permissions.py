@@ -462,6 +462,7 @@ AGENT_REFUSED = (
     "dlq.events.ceo-events.1-1",
     "$KV.RECEIPTS.resolved.inbox.ceo.1-1",
     "$KV.RECEIPTS.replay.inbox.ceo.1-1.r1",
+    "$KV.RECEIPTS.outcome.tasks.devops.1-1.completed",
     "redeliver.ceo.events.deployment.completed",
     "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.INBOX_CEO.ceo-processor",
     "$SYS.REQ.SERVER.PING",

@@ -123,9 +123,11 @@ async def test_rr2_a_timeout_is_not_repeated(server):
             asked.append(request.id)
             await asyncio.Event().wait()
 
-        async with responder(fleet, slow=slow):
+        async with responder(fleet, slow=slow) as made:
             with pytest.raises(RequestTimeout):
                 await fleet.requests.request("slow", to="devops", timeout=0.2, attempts=5)
+            # Nor does one come after its deadline, which would be skipped.
+            assert made.stats.requests == 1
         assert len(asked) == 1
 
 

@@ -542,6 +542,9 @@ async def test_tq20_a_stop_waits_for_running_tasks_as_long_as_the_grace(server):
         await asyncio.wait_for(started.wait(), 20)
         stopping = asyncio.create_task(worker.stop(20))
         await queue.submit("code", id="b")
+        for _ in range(50):
+            # Round trips behind those of the stop: one that waited for nobody has cancelled the handler by now.
+            await fleet.nc.flush()
         finish.set()
         await stopping
         await loop
@@ -688,6 +691,27 @@ async def test_tq25_another_shape_is_refused(server):
         with pytest.raises(ConfigMismatch, match=r"TASKS_BACKEND.*retention.*limits.*workqueue"):
             await fleet.provision(roles=["backend"])
         assert await fleet.jetstream.consumer_info(STREAM, "backend-workers") is None
+
+
+async def test_tq25_other_limits_are_updated(server):
+    async with connected(server.url, roles=["backend"], config=fast(limits=StreamLimits(max_msgs=5))) as fleet:
+        await fleet.tasks("backend").submit("code", id="a")
+    limits = StreamLimits(max_msgs=7, duplicate_window=60.0)
+    async with connected(server.url, roles=["backend"], config=fast(limits=limits)) as fleet:
+        config = (await fleet.jetstream.stream_info(STREAM))["config"]
+        assert (config["max_msgs"], config["duplicate_window"]) == (7, 60_000_000_000)
+        assert (await fleet.tasks("backend").depth()).messages == 1
+
+
+async def test_tq25_a_consumer_of_another_shape_is_refused(server):
+    async with connected(server.url, roles=["backend"]) as fleet:
+        await fleet.js.delete_consumer(STREAM, "backend-workers")
+        narrow = api.ConsumerConfig(
+            durable_name="backend-workers", ack_policy=api.AckPolicy.EXPLICIT, filter_subject="tasks.backend.code"
+        )
+        await fleet.js.add_consumer(STREAM, narrow)
+        with pytest.raises(ConfigMismatch, match=r"backend-workers.*filter_subject.*'tasks\.backend\.code'"):
+            await fleet.provision(roles=["backend"])
 
 
 async def test_tq25_a_stream_that_takes_the_subjects_already_is_named(server):
