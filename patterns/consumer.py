@@ -208,10 +208,11 @@ class Consumer:
 
     async def _admit_or_return(self, raw: Msg) -> Delivery | None:
         """As `_admit`; cancelled, it hands the message back instead of leaving it to its lease."""
+        delivery = self._delivery(raw)
         try:
-            return await self._admit(raw)
+            return delivery if await self._admit(delivery) else None
         except asyncio.CancelledError:
-            await asyncio.shield(self._return(raw))
+            await asyncio.shield(delivery._guarded(delivery.hand_back()))
             raise
 
     def _delivery(self, raw: Msg) -> Delivery:
@@ -230,37 +231,36 @@ class Consumer:
             message, attempt=meta.num_delivered, max_attempts=self.lane.delivery.max_deliver, lane=self.lane, raw=raw
         )
 
-    async def _admit(self, raw: Msg) -> Delivery | None:
-        """Turn a raw message into a delivery, or settle it here if no handler may see it."""
-        delivery = self._delivery(raw)
+    async def _admit(self, delivery: Delivery) -> bool:
+        """Whether a handler may see it; it is settled here if not."""
         if await self.lane.is_second_copy(delivery):
             self.duplicates += 1
             delivery.settled = "dropped"
             await self.lane.confirm(delivery)
-            return None
+            return False
         letter = await self.lane.recall(delivery)
         if not await self.lane.admit(delivery):
             delivery.settled = delivery.settled or "dropped"
-            return None
+            return False
         if await self.lane.finish_burial(delivery, letter):
-            return None
+            return False
         reason, error = self._unfit(delivery)
         if reason == "crash" and self.lane.at_work(delivery):
             delivery.settled = "retried"
             await self.lane.give_back(delivery, self.lane.delivery.ack_wait)
-            return None
+            return False
         if reason:
             delivery.settled = "dead"
             await self.lane.bury(delivery, reason, "", error)
-            return None
+            return False
         if not await self.lane.begin(delivery, self.agent):
             delivery.settled = "dropped"
             if await self.lane.admit(delivery):
                 letter = await self.lane.letter_of(delivery)
                 if not await self.lane.finish_burial(delivery, letter):
                     await self.lane.confirm(delivery)
-            return None
-        return delivery
+            return False
+        return True
 
     def _unfit(self, delivery: Delivery) -> tuple[str, str]:
         """Reason and text why no handler may see this delivery; two empty strings if one may."""

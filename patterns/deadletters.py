@@ -302,7 +302,9 @@ class DeadLetters:
             before = record if ended or same else None
             if before is None:
                 return None
-            return dataclasses.replace(before, state="submitted", attempts=0, seq=0, stored_ns=0, note=RESUBMITTED)
+            return dataclasses.replace(
+                before, state="submitted", attempts=0, handbacks=0, seq=0, stored_ns=0, note=RESUBMITTED
+            )
 
         await self._fleet.ledger.change(letter.name, letter.id, change)
         return before

@@ -69,8 +69,6 @@ class Delivery:
         """What the ledger was last seen to say of it."""
         self.stored_ns = stored_ns_of(raw) if raw is not None else 0
         """When it was stored, in nanoseconds since the epoch."""
-        self.begun = False
-        """Whether the ledger counts it as an attempt."""
         self.deliveries = raw.metadata.num_delivered if raw is not None else attempt
         """The server's count, hand-backs included."""
         self.on_handled: Callable[[], None] | None = None

@@ -51,9 +51,11 @@ class TaskStatus:
     submitted_at: datetime | None = None
     updated_at: datetime | None = None
     seq: int = 0
-    """Sequence in the role's stream of the message that `attempts` and an end refer to."""
+    """Sequence in the role's stream of the message that `attempts`, `handbacks` and an end refer to."""
     stored_ns: int = 0
     """When that message was stored: a stream that was made anew counts its sequences from 1 again."""
+    handbacks: int = 0
+    """Deliveries given back unharmed by a graceful stop: subtracted from the server's count until a handler begins."""
 
     @property
     def final(self) -> bool:

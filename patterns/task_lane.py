@@ -30,8 +30,10 @@ class TaskLane(Lane):
         return letter
 
     async def admit(self, delivery: Delivery) -> bool:
-        """Drop what is finished or canceled; which attempt this is says the record."""
-        delivery.attempt = 1
+        """Drop what is finished or canceled; which attempt this is says the record, as soon as a handler has begun.
+
+        Until then the server's count says it, less the hand-backs: a process may die before it can begin.
+        """
         record = delivery.known.record if delivery.known is not None else None
         if record is None:
             return True
@@ -44,7 +46,9 @@ class TaskLane(Lane):
             await self.confirm(delivery)
             return False
         if self._is_of(record, delivery):
-            delivery.attempt = record.attempts + 1
+            delivery.attempt = (
+                record.attempts + 1 if record.attempts else max(1, delivery.deliveries - record.handbacks)
+            )
         return True
 
     def at_work(self, delivery: Delivery) -> bool:
@@ -62,13 +66,14 @@ class TaskLane(Lane):
             same = self._is_of(base, delivery)
             if base.state in ("completed", "canceled") or (base.final and same):
                 return None
-            attempts = (base.attempts if same else 0) + 1
-            return self._mark(base, delivery, state="working", agent=agent, attempts=attempts)
+            attempts = base.attempts + 1 if same and base.attempts else delivery.attempt
+            handbacks = base.handbacks if same else 0
+            return self._mark(base, delivery, state="working", agent=agent, attempts=attempts, handbacks=handbacks)
 
         record = await self._change(delivery, begin)
         if record is None or record.final:
             return False
-        delivery.begun, delivery.attempt = True, record.attempts
+        delivery.attempt = record.attempts
         return True
 
     async def canceled(self, delivery: Delivery) -> bool:
@@ -139,7 +144,7 @@ class TaskLane(Lane):
 
     async def hand_back(self, delivery: Delivery) -> None:
         """Take the attempt back, then give the task to whoever is next."""
-        if not delivery.begun or await self._give_up(delivery, handed_back=True):
+        if await self._give_up(delivery, handed_back=True):
             await self.give_back(delivery, 0)
         else:
             delivery.settled = "dropped"
@@ -158,9 +163,15 @@ class TaskLane(Lane):
             taken_over = same and not base.final and base.attempts > delivery.attempt
             if base.final or taken_over:
                 return None
-            attempts = base.attempts if same else delivery.attempt
+            # Broken off while it began, it may or may not have written so.
+            began = same and base.state == "working" and base.attempts == delivery.attempt
             return self._mark(
-                base, delivery, state="submitted", error=error or base.error, attempts=attempts - handed_back
+                base,
+                delivery,
+                state="submitted",
+                error=error or base.error,
+                attempts=base.attempts - (began and handed_back) if same else 0,
+                handbacks=(base.handbacks if same else 0) + handed_back,
             )
 
         await self._change(delivery, change)

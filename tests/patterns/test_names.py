@@ -294,8 +294,7 @@ def test_co7_a_subject_beyond_256_characters_is_refused(org, name, type, subscri
         lambda: of.task_subject(name, type),
         lambda: of.rpc_subject(name, type),
         lambda: of.role_rpc_subject(name, type),
-        lambda: of.event_subject(type),
-        lambda: of.redeliver_subject(name, subscription, type),
+        lambda: of.redeliver_subject(name, subscription, of.topic_of(of.event_subject(type))),
     ):
         try:
             subject = build()
