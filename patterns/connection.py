@@ -15,10 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nats
 import nats.errors
 from nats.aio.client import Client
 
+from patterns import denials
 from patterns.errors import ConnectError, Unavailable, UnsupportedServer
 from patterns.jetstream import JetStream
 
@@ -40,23 +40,28 @@ async def open_client(servers: str | Sequence[str], options: Mapping[str, Any]) 
     _check_credentials(options.get("user_credentials"))
     last: list[Exception] = []
 
+    nc, theirs = Client(), options.get("error_cb")
+
     async def on_error(error: Exception) -> None:
         last.append(error)
         del last[:-5]
         log.debug("client: %s", error)
+        denials.note(nc, error)
+        if theirs is not None:
+            await theirs(error)
 
     given = {
-        "error_cb": on_error,
         "name": "nats-agent-patterns",
         "ping_interval": 10,
         "max_outstanding_pings": 2,
         "connect_timeout": 2,
         **options,
+        "error_cb": on_error,
         "max_reconnect_attempts": 1,
         "reconnect_time_wait": 0.1,
     }
     try:
-        nc = await nats.connect(servers=urls, **given)
+        await nc.connect(servers=urls, **given)
     except (nats.errors.Error, OSError, TimeoutError) as error:
         cause = next((e for e in reversed([*last, error]) if "uthoriz" in str(e) or "uthentic" in str(e)), None)
         if cause is not None:

@@ -41,6 +41,10 @@ class Unavailable(PatternError):
     """The server did not confirm in time; the operation may or may not have happened, repeat it with the same id."""
 
 
+class PermissionDenied(Unavailable):
+    """The server refused the subject to this user; the text names it."""
+
+
 class UnknownDestination(PatternError):
     """No stream takes this subject: the agent or role is unknown, or its stream was deleted."""
 

@@ -22,8 +22,15 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.errors import APIError
 
-from patterns import direct
-from patterns.errors import InvalidMessage, MessageTooLarge, QueueFull, Unavailable, UnknownDestination
+from patterns import denials, direct
+from patterns.errors import (
+    InvalidMessage,
+    MessageTooLarge,
+    PermissionDenied,
+    QueueFull,
+    Unavailable,
+    UnknownDestination,
+)
 from patterns.message import (
     EXPECTED_LAST_SUBJECT_SEQUENCE,
     EXPECTED_STREAM,
@@ -106,13 +113,15 @@ class JetStream:
             pause = min(pause * 2, 0.5)
 
     async def _call(self, call: str, payload: bytes, timeout: float) -> dict[str, Any]:
+        subject, began = f"{self.prefix}.{call}", time.monotonic()
         try:
-            msg = await self.nc.request(f"{self.prefix}.{call}", payload, timeout=timeout)
+            msg = await self.nc.request(subject, payload, timeout=timeout)
         except nats.errors.NoRespondersError:
             raise Unavailable(
                 f"{self.prefix} does not answer: JetStream is off, has no leader, or this is not its prefix"
             ) from None
         except nats.errors.TimeoutError:
+            self._require_permission(subject, began)
             raise Unavailable(
                 f"no answer to {call} within {timeout:g} s: the server is busy or the permission is missing"
             ) from None
@@ -309,6 +318,7 @@ class JetStream:
             MessageTooLarge: Before anything is sent.
             UnknownDestination: No stream stores the subject, or not the expected one, or nobody can publish to it.
             QueueFull: The stream is at its limit.
+            PermissionDenied: The server does not let this user publish there.
             Unavailable: Not confirmed; it may or may not be stored.
             APIError: Any other refusal, such as 10071 for an expectation that was not met.
         """
@@ -325,7 +335,8 @@ class JetStream:
                 f"{size} bytes of body and headers, the server takes {most}; store large data elsewhere and send a reference"
             )
         _require_encodable(sent)
-        deadline = time.monotonic() + timeout
+        began = time.monotonic()
+        deadline = began + timeout
         pause, patience, silences = 0.05, 2.0, 0
         while True:
             in_doubt = False
@@ -339,6 +350,7 @@ class JetStream:
             except nats.errors.NoRespondersError:
                 failure, in_doubt = "the stream has no leader", True
             except nats.errors.TimeoutError:
+                self._require_permission(subject, began)
                 failure, in_doubt, silences, patience = "no answer", silences == 0, silences + 1, 5.0
             except nats.errors.OutboundBufferLimitError:
                 failure = "not connected"
@@ -368,6 +380,11 @@ class JetStream:
         if error.err_code in (DUPLICATE_IN_PROCESS, NO_QUORUM) or error.code == 503:
             return str(error.description)
         raise error
+
+    def _require_permission(self, subject: str, since: float) -> None:
+        """Raise if the silence is a refusal: nobody answers what the server did not let through."""
+        if denials.refused(self.nc, subject, since):
+            raise PermissionDenied(f"this user may not publish to {subject!r}: allow it, or use another user")
 
     async def _nobody_stores(self, subject: str, stream: str | None) -> bool:
         """Whether it is certain that no stream takes the subject (no responders also means: no leader right now)."""

@@ -32,6 +32,7 @@ _ENTRY_TOKEN = re.compile(r"([0-9]{1,20})-([0-9a-f]{1,16})")
 _RESERVED_ORGS = frozenset({"inbox", "tasks", "events", "redeliver", "dlq", "agents", "roles", "kv", "obj"})
 _MAX_TOKENS = 8
 _MAX_SUBJECT = 256
+_FLEET_ROOTS = frozenset({"agents", "roles", "tasks", "events", "redeliver", "dlq"})
 _REDELIVERY = len("redeliver.") + 64 + len(".") + 32 + len(".")
 """Characters before the topic of a redelivered event, at the most: agent id and subscription name."""
 
@@ -350,6 +351,13 @@ class Names:
             case ["redeliver", _, _, _, *_]:
                 return ".".join(parts[3:])
         return parts[-1]
+
+    def may_answer_to(self, reply: str) -> bool:
+        """Whether an answer may go to this reply subject: not to the server's own, nor to one of the fleet.
+
+        Whoever asks chooses it, and the answer is published with the rights of whoever answers.
+        """
+        return not reply.startswith("$") and self.local(reply).partition(".")[0] not in _FLEET_ROOTS
 
     def local(self, subject: str) -> str:
         """`subject` without the organization's prefix."""

@@ -130,6 +130,7 @@ class Responder:
             description=f"agent {self.agent_id}" + (f", role {self.role}" if self.role is not None else ""),
             metadata=metadata,
             endpoints=lambda: list(self._endpoints.values()),
+            may_answer_to=self._fleet.names.may_answer_to,
         )
 
     # -- one request
@@ -138,6 +139,9 @@ class Responder:
         # nats-py runs callbacks one after another: a handler awaited here would serve one request at a time.
         endpoint = self._endpoints.get(msg.subject, self._strays)
         endpoint.requests += 1
+        if not self._fleet.names.may_answer_to(msg.reply):
+            log.warning("request on %s not answered: its reply subject is %r", msg.subject, msg.reply)
+            return
         request = decode(msg.subject, msg.headers, msg.data, names=self._fleet.names)
         if request.expired():
             endpoint.expired += 1
@@ -210,7 +214,7 @@ class Responder:
         await self._send(msg, body, headers)
 
     async def _send(self, msg: Msg, body: bytes, headers: dict[str, str]) -> None:
-        if msg.reply:
+        if msg.reply and self._fleet.names.may_answer_to(msg.reply):
             # Msg.respond() would echo the request's own headers, an Authorization header included.
             with contextlib.suppress(nats.errors.ConnectionClosedError):
                 await self._fleet.nc.publish(msg.reply, body, headers=headers)

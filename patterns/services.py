@@ -85,6 +85,7 @@ class Service:
         description: One line for people.
         metadata: What tools may show.
         endpoints: Asked at each question, so that it may grow.
+        may_answer_to: Whether an answer may go to a reply subject.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Service:
         description: str,
         metadata: Mapping[str, str],
         endpoints: Callable[[], Sequence[Endpoint]],
+        may_answer_to: Callable[[str], bool],
     ) -> None:
         self._nc = nc
         self.name = name
@@ -102,6 +104,7 @@ class Service:
         self._description = description
         self._metadata = dict(metadata)
         self._endpoints = endpoints
+        self._may_answer_to = may_answer_to
         # The protocol's records want a time without zone that means UTC.
         self._started = datetime.now(UTC).replace(tzinfo=None)
 
@@ -120,7 +123,7 @@ class Service:
 
     def _answering(self, answer: Callable[[], dict[str, Any]]) -> Callable[[Msg], Awaitable[None]]:
         async def respond(msg: Msg) -> None:
-            if msg.reply and self._nc.is_connected:
+            if msg.reply and self._may_answer_to(msg.reply) and self._nc.is_connected:
                 # Msg.respond() would echo the headers of whoever asks.
                 await self._nc.publish(msg.reply, json.dumps(answer()).encode())
 

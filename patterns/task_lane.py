@@ -10,7 +10,14 @@ from typing import Any
 
 from patterns import ledger, names
 from patterns.delivery import Delivery
-from patterns.errors import InvalidMessage, MessageTooLarge, PatternError, QueueFull, UnknownDestination
+from patterns.errors import (
+    InvalidMessage,
+    MessageTooLarge,
+    PatternError,
+    PermissionDenied,
+    QueueFull,
+    UnknownDestination,
+)
 from patterns.lane import Lane
 from patterns.ledger import TaskStatus
 from patterns.letter import DeadLetter, number
@@ -277,7 +284,7 @@ class TaskLane(Lane):
         subject = f"{prefix}.{type}"
         try:
             await self.fleet.publish(subject, outgoing)
-        except (UnknownDestination, QueueFull) as error:
+        except (UnknownDestination, QueueFull, PermissionDenied) as error:
             await self._undeliverable(delivery, subject, outgoing, error)
 
     async def _undeliverable(self, delivery: Delivery, subject: str, outgoing: Outgoing, error: PatternError) -> None:

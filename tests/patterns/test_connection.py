@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from patterns import ConnectError, Fleet, Unavailable, UnsupportedServer, connection
+from patterns import ConnectError, Fleet, PermissionDenied, Unavailable, UnsupportedServer, connection
 from patterns.server import LocalServer, find_binary
 from tests.support.fleets import connected, fast
 from tests.support.waiting import until
@@ -216,3 +216,64 @@ async def test_a_snapshot_shows_the_whole_fleet(server):
         assert snapshot.missing == ()
         assert snapshot.server.url == server.url
         assert snapshot.server.version
+
+
+DENIED = """
+accounts { A { jetstream: enabled, users: [
+    { user: admin, password: a }
+    { user: worker, password: w, permissions: { publish: { deny: [
+        "agents.boss.inbox.>", "$KV.RECEIPTS.replay.>", "$JS.API.STREAM.LIST", "agents.secret.inbox.>"
+    ] } } }
+] } }
+"""
+
+
+async def test_what_the_server_refuses_to_this_user_is_said_with_its_subject():
+    with LocalServer(config=DENIED) as server:
+        heard = []
+
+        async def on_error(error):
+            heard.append(str(error))
+
+        async with (
+            Fleet.connect(server.url, user="admin", password="a", config=fast()) as admin,
+            Fleet.connect(server.url, user="worker", password="w", config=fast(), error_cb=on_error) as worker,
+        ):
+            await admin.provision(agents=["secret"])
+            with pytest.raises(PermissionDenied, match=r"agents\.secret\.inbox\.note"):
+                await worker.inbox("secret").send("note")
+            with pytest.raises(PermissionDenied, match=r"\$JS\.API\.STREAM\.LIST"):
+                await worker.snapshot()
+            assert any("permissions violation" in text for text in heard), "the caller's own error_cb hears it too"
+
+
+async def test_an_outcome_that_the_worker_may_not_send_is_a_letter_and_the_task_ends():
+    with LocalServer(config=DENIED) as server:
+        async with (
+            Fleet.connect(server.url, user="admin", password="a", config=fast()) as admin,
+            Fleet.connect(server.url, user="worker", password="w", config=fast()) as worker,
+        ):
+            await admin.provision(agents=["boss"], roles=["backend"])
+            await admin.tasks("backend").submit("code", id="a", reply_to="agents.boss.inbox")
+            async with await worker.tasks("backend").next("w", 20) as task:
+                task.result = 1
+            assert (await admin.tasks("backend").depth()).messages == 0
+            assert (await admin.tasks("backend").status("a")).state == "completed"
+            (letter,) = await admin.dead_letters.list()
+            assert (letter.reason, letter.error_type) == ("undeliverable", "PermissionDenied")
+
+
+async def test_a_replay_is_handled_by_whoever_may_not_write_its_receipt():
+    with LocalServer(config=DENIED) as server:
+        async with (
+            Fleet.connect(server.url, user="admin", password="a", config=fast()) as admin,
+            Fleet.connect(server.url, user="worker", password="w", config=fast()) as worker,
+        ):
+            await admin.provision(agents=["ceo", "cto"])
+            await admin.inbox("ceo").send("note", 1)
+            async with await admin.inbox("ceo").next(20) as message:
+                await message.reject("not mine")
+            (letter,) = await admin.dead_letters.list()
+            await admin.dead_letters.replay(letter.seq, by="ann", to="agents.cto.inbox.note")
+            async with await worker.inbox("cto").next(20) as message:
+                assert message.data == 1

@@ -20,7 +20,7 @@ import patterns
 from console.monitor.engine import Monitor
 from console.monitor.feed import Feed
 from console.settings import Settings
-from patterns import Fleet, Reject, StreamLimits, Unavailable, UnknownDestination
+from patterns import Fleet, PermissionDenied, Reject, StreamLimits, Unavailable, UnknownDestination
 from patterns.message import decode
 from patterns.names import subject_matches
 from patterns.server import LocalServer
@@ -264,7 +264,7 @@ async def test_a_provisioner_deploys_updates_and_removes_a_subscription_and_need
 async def test_an_agent_whose_topics_are_not_the_deployed_ones_is_not_let_in(secured):
     await deploy(secured)
     async with secured.user("backend-1") as fleet:
-        with pytest.raises(Unavailable, match="permission"):
+        with pytest.raises(PermissionDenied, match="CONSUMER.CREATE"):
             await fleet.events.subscription("backend-1", "deployment.>", "security.>")
     assert secured.violations() == {("backend-1", "Publish", "$JS.API.CONSUMER.CREATE.EVENTS.backend-1-events")}
 

@@ -406,3 +406,43 @@ async def test_a_conversation_goes_through_requests(server):
             async with await fleet.tasks("backend").next("w", 20) as task:
                 await work(task)
         assert seen == [("feat-1", "feat-1", 1)]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["$JS.API.STREAM.PURGE.INBOX_CEO", "agents.ceo.inbox.note", "tasks.backend.code", "events.a", "dlq.inbox.ceo.x"],
+)
+async def test_an_answer_goes_to_nothing_but_an_inbox_of_whoever_asks(server, reply):
+    """The asker names the reply subject, the answer is sent with the responder's rights."""
+    async with connected(server.url, agents=["ceo"], roles=["backend"]) as fleet:
+        await fleet.inbox("ceo").send("note", 1)
+        ran = []
+
+        async def parrot(request):
+            ran.append(request.data)
+            return request.data
+
+        made = responder(fleet, ping=parrot)
+        async with made:
+            await fleet.nc.publish("agents.devops.rpc.ping", b"{}", reply=reply)
+            await fleet.nc.publish("$SRV.PING.devops", b"", reply=reply)
+            await until(lambda: made.stats.requests == 1)
+            await fleet.requests.request("ping", 1, to="devops")
+        assert ran == [1]
+        assert [m.data for m in await fleet.inbox("ceo").peek()] == [1]
+        assert (await fleet.jetstream.stream_info("TASKS_BACKEND"))["state"]["messages"] == 0
+        assert (await fleet.jetstream.stream_info("EVENTS"))["state"]["messages"] == 0
+        assert await fleet.dead_letters.list() == []
+
+
+async def test_a_request_without_a_reply_subject_is_handled(server):
+    async with connected(server.url) as fleet:
+        ran = []
+
+        async def note(request):
+            ran.append(request.data)
+
+        async with responder(fleet, ping=note):
+            await fleet.nc.publish("agents.devops.rpc.ping", b"7")
+            await until(lambda: ran)
+        assert ran == [7]

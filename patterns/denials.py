@@ -1,0 +1,32 @@
+"""What the server refused to this user: it says so to the connection, while whoever asked only hears silence.
+
+nats-py passes the refusal on as text, with the subject in lower case, to the connection's `error_cb`.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import weakref
+
+from nats.aio.client import Client
+
+_VIOLATION = re.compile(r"permissions violation for publish to \"([^\"]+)\"", re.IGNORECASE)
+_REMEMBERED = 1000
+
+_denied: weakref.WeakKeyDictionary[Client, dict[str, float]] = weakref.WeakKeyDictionary()
+
+
+def note(nc: Client, error: Exception) -> None:
+    """Remember an asynchronous error of the connection, if it is such a refusal."""
+    match = _VIOLATION.search(str(error))
+    if match is not None:
+        subjects = _denied.setdefault(nc, {})
+        if len(subjects) >= _REMEMBERED:
+            subjects.clear()
+        subjects[match[1].lower()] = time.monotonic()
+
+
+def refused(nc: Client, subject: str, since: float) -> bool:
+    """Whether publishing to `subject` was refused at or after the moment `since` of the monotonic clock."""
+    return _denied.get(nc, {}).get(subject.lower(), -1.0) >= since
