@@ -23,7 +23,7 @@ from patterns.message import decode
 from patterns.names import Entry
 from patterns.stored import StoredMessage
 from tests.support.fleets import connected, fast, publish, running, take
-from tests.support.letters import forge_many
+from tests.support.letters import forge, forge_many
 from tests.support.waiting import until
 
 
@@ -502,6 +502,19 @@ async def test_watch_gives_what_is_there_and_then_what_comes(server):
         second = await bury(fleet)
         assert await asyncio.wait_for(coming, 20) == second
         await watching.aclose()
+
+
+async def test_dl16_a_watch_reads_each_letter_once(server):
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 600)
+        watching = fleet.dead_letters.watch()
+        seen = [(await asyncio.wait_for(anext(watching), 20)).seq for _ in range(600)]
+        received = fleet.nc.stats["in_msgs"]
+        seen.append(await forge(fleet, "inbox.ceo.601-259"))
+        assert (await asyncio.wait_for(anext(watching), 20)).seq == seen[-1]
+        await watching.aclose()
+        assert seen == list(range(1, 602))
+        assert fleet.nc.stats["in_msgs"] - received < 100
 
 
 async def test_a_foreign_message_in_the_dlq_is_listed_as_far_as_it_can_be_read(server):

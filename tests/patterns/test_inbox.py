@@ -142,6 +142,26 @@ async def test_in7_the_second_process_takes_over_at_once_when_the_first_stops(se
         assert seen == [(0, 2), (1, 1)]
 
 
+async def test_in7_a_process_that_stops_while_it_waits_leaves_the_next_message_to_the_other(server):
+    config = fast(poll=LONG_LEASE)
+    async with connected(server.url, agents=["ceo"], config=config) as one, connected(server.url) as two:
+        seen = []
+
+        async def read(message):
+            seen.append(message.data)
+
+        consumer = one.inbox("ceo").consumer()
+        loop = asyncio.create_task(consumer.run(read))
+        await until(lambda: _waiting(two.inbox("ceo")))
+        await consumer.stop(0)
+        await two.inbox("ceo").send("note", 1)
+        message = await two.inbox("ceo").next(LONG_LEASE / 2)
+        assert message is not None
+        assert (message.data, message.attempt) == (1, 1)
+        await asyncio.wait_for(loop, 20)
+        assert seen == []
+
+
 async def _waiting(inbox):
     return (await inbox.depth()).waiting
 
