@@ -55,7 +55,7 @@ async def sweep(burials: Burials, js: JetStream, names: Names, stream: str, dura
                 Entry("inbox", place.name, stored.seq, stored.stored_ns),
                 stored,
                 reason="crash",
-                error="every attempt ended without an answer: the process died or lost its lease each time",
+                error="no attempt was settled: the process died or lost its lease each time, or its burial was not confirmed",
                 agent=place.name,
                 stream=stream,
                 consumer=durable,

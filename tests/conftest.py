@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,26 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name)
     for name in ("CONFIG", "STATE", "DATA", "CACHE"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / "xdg" / name.lower()))
+
+
+@pytest.fixture(autouse=True)
+def _no_assertion_is_settled() -> Iterator[None]:
+    """Let an `assert` fail the test although it stands in a handler or in the block of a delivery.
+
+    There an exception is an outcome: it is logged, answered or retried, and goes no further.
+    """
+    settled: list[str] = []
+
+    def listen(record: logging.LogRecord) -> bool:
+        if "AssertionError" in record.getMessage():
+            settled.append(record.getMessage())
+        return True
+
+    log = logging.getLogger("patterns")
+    log.addFilter(listen)
+    yield
+    log.removeFilter(listen)
+    assert settled == []
 
 
 @pytest.fixture
