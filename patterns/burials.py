@@ -160,6 +160,10 @@ class Burials:
         value = await self.receipts.get(key)
         return value is None or value == mine
 
+    async def delivered(self, entry: Entry, generation: int) -> bool:
+        """Whether a replay of this letter has reached its consumer already."""
+        return await self.receipts.get(self._names.replay_key(entry, generation)) is not None
+
     def _receipt_of(self, headers: Mapping[str, str]) -> str | None:
         """Key of the receipt that the first delivery of this message leaves; None for one that needs none."""
         try:

@@ -165,6 +165,8 @@ class Consumer:
         deadline = time.monotonic() + timeout
         while not self._stopping.is_set():
             await self.lane.adopt()
+            if self._stopping.is_set():
+                return None  # a stop came meanwhile: it would neither close a new pull nor wait for what that brings
             if self._pull is None:
                 self._pull = self.lane.pull()
             pull = self._pull

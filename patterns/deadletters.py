@@ -202,8 +202,11 @@ class DeadLetters:
             )
         else:
             replaced = None
-        before = await self._resubmit(letter) if letter.kind == "tasks" and to is None else None
         generation = letter.replays + 1
+        before: TaskStatus | None = None
+        # One that was delivered already has had a life of its own since: what is sent now is dropped as its second copy.
+        if letter.kind == "tasks" and to is None and not await self._fleet.burials.delivered(death, generation):
+            before = await self._resubmit(letter)
         headers = replay_headers(stored.headers, letter, death, generation, by)
         if expires_in is not None:
             headers[CE_EXPIRY] = format_time(datetime.now(UTC) + timedelta(seconds=expires_in))
@@ -293,12 +296,14 @@ class DeadLetters:
     async def _resubmit(self, letter: DeadLetter) -> TaskStatus | None:
         """Set the ledger record of a dead task back to `submitted`; returns the one of before if it was changed."""
         before: TaskStatus | None = None
+        died = Entry.parse(letter.entry).stored_ns
 
         def change(record: TaskStatus | None) -> TaskStatus | None:
             nonlocal before
             # A completed one stays, its worker then drops the replay; one in work is that of another copy.
             ended = record is not None and record.state in ("failed", "rejected", "canceled")
-            same = record is not None and record.state != "completed" and record.seq == letter.origin_seq
+            of_it = record is not None and (record.seq, record.stored_ns) == (letter.origin_seq, died)
+            same = record is not None and record.state != "completed" and of_it
             before = record if ended or same else None
             if before is None:
                 return None
@@ -324,9 +329,10 @@ class DeadLetters:
         """The server took this edit for the attempt of before: whether that one had the same body."""
         sent = await self._js.get(ack.stream, ack.seq)
         if sent is None or sent.body != body:
+            how = "not with this body" if sent is not None else "nobody can tell any more with which body"
             raise AlreadyReplayed(
-                f"dead letter {letter.seq} was replayed by an interrupted attempt already, as {ack.stream} {ack.seq}, and "
-                "not with this body: replay it once more without an edit to close it, and send the edit as a new message"
+                f"dead letter {letter.seq} was replayed by an interrupted attempt already, as {ack.stream} {ack.seq}, and {how}: "
+                "replay it once more without an edit to close it, and send the edit as a new message"
             )
 
     async def _destination_stream(self, subject: str, recorded: str | None) -> str:

@@ -219,10 +219,19 @@ class Delivery:
             self.on_handled()
         if isinstance(exc, asyncio.CancelledError):
             if not self._interrupted or self._cancelled_from_outside():
+                if not self._interrupted and not _is_cancelled():
+                    # The handler awaited something that somebody else cancelled: its own failure. Handed back, which is no
+                    # attempt, it would come again at once and for ever.
+                    await self._finish(self._settle_by(exc))
+                    return True
                 await self._finish(self._guarded(self.hand_back()))
                 return False
             await self._finish(self._settle_interrupted())
             return True
+        if isinstance(exc, SystemExit):
+            # What ends the process each time it is handled is poison, too.
+            await self._finish(self._guarded(self._settle_by(exc)))
+            return False
         if exc is not None and not isinstance(exc, Exception):
             await self._finish(self._guarded(self.hand_back()))
             return False
@@ -246,7 +255,7 @@ class Delivery:
         settling.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.shield(settling)
 
-    async def _settle_by(self, error: Exception | None) -> None:
+    async def _settle_by(self, error: BaseException | None) -> None:
         if error is None:
             await self.ack()
         elif isinstance(error, Retry):
@@ -312,3 +321,9 @@ class Delivery:
 
     def __str__(self) -> str:
         return f"{self.type} {self.id} ({self.stream} {self.seq})"
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody cancelled the task that runs this."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -112,7 +112,9 @@ class Lane:
             self.disown()
             return
         if self.fleet.jetstream.alone and "ts" in info:
-            self._whole_since = parse_time_ns(info["ts"]) - int(connected_for * 1e9)
+            self._whole_since = max(
+                parse_time_ns(info["ts"]) - int(connected_for * 1e9), parse_time_ns(info["created"])
+            )
         config, given = info["config"], self._configured
         ack_wait = int(config.get("ack_wait", 0)) / 1e9 or given.ack_wait
         limit = int(config.get("max_deliver", -1))
@@ -173,7 +175,7 @@ class Lane:
         await self.confirm(delivery)
 
     async def retry(
-        self, delivery: Delivery, after: float | None, error_type: str, error: str, cause: Exception | None = None
+        self, delivery: Delivery, after: float | None, error_type: str, error: str, cause: BaseException | None = None
     ) -> None:
         """The handler failed or asked for another attempt."""
         if delivery.attempt >= delivery.max_attempts:
@@ -205,7 +207,7 @@ class Lane:
     # -- what they share
 
     async def bury(
-        self, delivery: Delivery, reason: str, error_type: str, error: str, cause: Exception | None = None
+        self, delivery: Delivery, reason: str, error_type: str, error: str, cause: BaseException | None = None
     ) -> None:
         """Move the message to the dead letters: copy, tell, acknowledge; what breaks off is finished by the next delivery."""
         raw = delivery.raw
@@ -248,10 +250,14 @@ class Lane:
         Not asked where there can be none: at the first delivery of what was stored since we are connected. Otherwise also at
         a first one, for a server that was killed forgets its last deliveries and counts from 1 again.
         """
-        whole = self._adopted == self.fleet.nc.stats["reconnects"] and self._whole_since is not None
-        if whole and delivery.deliveries == 1 and delivery.stored_ns > (self._whole_since or 0):
+        if not self.may_have_letter(delivery):
             return None
         return await self.fleet.burials.find(self.entry(delivery.message, delivery.stored_ns))
+
+    def may_have_letter(self, delivery: Delivery) -> bool:
+        """Whether an earlier delivery of it is possible; see `letter_of`."""
+        whole = self._adopted == self.fleet.nc.stats["reconnects"] and self._whole_since is not None
+        return not (whole and delivery.deliveries == 1 and delivery.stored_ns > (self._whole_since or 0))
 
     async def finish_burial(self, delivery: Delivery, letter: DeadLetter | None) -> bool:
         """Do what a mover that broke off left to do, if there is a letter; whether there is."""
@@ -305,7 +311,7 @@ class Lane:
                 return
 
 
-def _line_of(error: Exception | None) -> str:
+def _line_of(error: BaseException | None) -> str:
     """`file.py:42 in function` of the innermost frame: a whole trace would leak secrets and does not fit a header."""
     frames = traceback.extract_tb(error.__traceback__) if error is not None else []
     return f"{PurePath(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""

@@ -22,7 +22,7 @@ TaskState = Literal["submitted", "working", "completed", "failed", "canceled", "
 """A2A's TaskState names."""
 
 FINAL: frozenset[TaskState] = frozenset({"completed", "failed", "canceled", "rejected"})
-"""States that only a replay leaves."""
+"""States that only a replay leaves, and a failed or rejected one a new submission of its id."""
 
 RESULT_LIMIT = 64 * 1024
 """Bytes of an encoded result that the ledger keeps."""
@@ -117,9 +117,12 @@ class TaskLedger:
             Unavailable: The bucket cannot be read or written.
         """
         key = self._names.ledger_key(role, task)
+        stamped: TaskStatus | None = None
         for _ in range(_ATTEMPTS):
             seen = known or await self.look(role, task)
             known = None
+            if stamped is not None and seen.record == stamped:
+                return seen  # our own write, whose confirmation got lost: applied again, it would count twice
             wanted = change(seen.record)
             if wanted is None or wanted == seen.record:
                 return seen

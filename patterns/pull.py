@@ -45,6 +45,7 @@ class Pull:
         """Whether a request is out and unanswered."""
         self._cut = False
         self._closed = False
+        self._withdrawing = asyncio.Lock()
 
     async def next(self, timeout: float) -> Msg | None:
         """Wait up to `timeout` seconds for one message; None if none came or `close` was called.
@@ -112,14 +113,18 @@ class Pull:
         return late
 
     async def _withdraw(self) -> None:
-        """Take the request back; what it brought meanwhile is in `_arrived` afterwards."""
-        subscription, self._subscription = self._subscription, None
-        self._asked = False
-        if subscription is not None:
-            try:
-                await withdraw(self._api.nc, [subscription])
-            except (nats.errors.Error, OSError, TimeoutError) as error:
-                log.debug("withdrawing a pull failed, the lease will expire instead: %s", error)
+        """Take the request back; what it brought meanwhile is in `_arrived` afterwards.
+
+        Cancelled half-way it is not done: `close` then does it again, and waits for one that is under way.
+        """
+        async with self._withdrawing:
+            self._asked = False
+            if self._subscription is not None:
+                try:
+                    await withdraw(self._api.nc, [self._subscription])
+                except (nats.errors.Error, OSError, TimeoutError) as error:
+                    log.debug("withdrawing a pull failed, the lease will expire instead: %s", error)
+                self._subscription = None
 
     async def _request(self, expires: float) -> None:
         if self._subscription is None:

@@ -25,16 +25,25 @@ from patterns.message import JSON_TYPE, OUTCOME_OF, Outgoing, decode, encodable,
 from patterns.names import Entry
 from patterns.stored import StoredMessage
 
+UNSEEN = 10
+"""Deliveries for each allowed attempt that may reach no handler, before that is taken for a crash."""
+
 
 class TaskLane(Lane):
     """Settling a task: ledger first, then the result, then the acknowledgement; each step may be repeated."""
 
     async def recall(self, delivery: Delivery) -> DeadLetter | None:
         """Read the record too, so that what follows can write without reading; at once, each is a round trip."""
+        asked = self.may_have_letter(delivery)
         delivery.known, letter = await asyncio.gather(
             self.fleet.ledger.look(self.name, delivery.id), self.letter_of(delivery)
         )
-        return letter
+        return letter if asked else await self.letter_of(delivery)
+
+    def may_have_letter(self, delivery: Delivery) -> bool:
+        """As everywhere, and where the record speaks of this message: a durable made anew counts it as new."""
+        record = delivery.known.record if delivery.known is not None else None
+        return super().may_have_letter(delivery) or (record is not None and self._is_of(record, delivery))
 
     async def admit(self, delivery: Delivery) -> bool:
         """Drop what is finished or canceled; which attempt this is says the record, as soon as a handler has begun.
@@ -46,6 +55,9 @@ class TaskLane(Lane):
             return True
         if record.state == "completed":
             delivery.settled = "acked"
+            if delivery.deliveries > 1:
+                # Who completed it may have been killed before it took back the letter of another, whose lease it had lost.
+                await self._withdraw(delivery)
             await self._send_result(delivery, record)
             await self.confirm(delivery)
             return False
@@ -53,9 +65,11 @@ class TaskLane(Lane):
             await self.confirm(delivery)
             return False
         if self._is_of(record, delivery):
-            delivery.attempt = (
-                record.attempts + 1 if record.attempts else max(1, delivery.deliveries - record.handbacks)
-            )
+            delivered = max(1, delivery.deliveries - record.handbacks)
+            delivery.attempt = record.attempts + 1 if record.attempts else delivered
+            if delivered > UNSEEN * delivery.max_attempts:
+                # Something kills every process before a handler can begin: that must end, too.
+                delivery.attempt = max(delivery.attempt, delivery.max_attempts + 1)
         return True
 
     def at_work(self, delivery: Delivery) -> bool:
@@ -140,7 +154,7 @@ class TaskLane(Lane):
         await self.confirm(delivery)
 
     async def retry(
-        self, delivery: Delivery, after: float | None, error_type: str, error: str, cause: Exception | None = None
+        self, delivery: Delivery, after: float | None, error_type: str, error: str, cause: BaseException | None = None
     ) -> None:
         """Note the error, then as everywhere."""
         text = encodable(f"{error_type}: {error}")[:512]
@@ -168,7 +182,8 @@ class TaskLane(Lane):
             base = record or self._fresh(delivery)
             same = self._is_of(base, delivery)
             taken_over = same and not base.final and base.attempts > delivery.attempt
-            if base.final or taken_over:
+            ended = base.state in ("completed", "canceled") or (base.final and same)
+            if ended or taken_over:
                 return None
             # Broken off while it began, it may or may not have written so.
             began = same and base.state == "working" and base.attempts == delivery.attempt
