@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,6 +25,8 @@ from patterns.letter import DeadLetter, number
 from patterns.message import JSON_TYPE, OUTCOME_OF, Outgoing, decode, encodable, encode, encode_data, handling
 from patterns.names import Entry
 from patterns.stored import StoredMessage
+
+log = logging.getLogger("patterns")
 
 UNSEEN = 10
 """Deliveries for each allowed attempt that may reach no handler, before that is taken for a crash."""
@@ -235,8 +238,11 @@ class TaskLane(Lane):
             await self._send_outcome(delivery, "task.failed", f"{self.name}.{delivery.id}.failed.r{generation}", data)
 
     async def _withdraw(self, delivery: Delivery) -> None:
-        if delivery.raw is not None:
+        """Take back the letter of a task that is finished after all; one that may not leaves it, marked as resolved."""
+        try:
             await self.fleet.burials.withdraw(self.entry(delivery.message, delivery.stored_ns))
+        except PermissionDenied as error:
+            log.warning("%s is finished, its dead letter stays: %s", delivery, error)
 
     # -- the record
 

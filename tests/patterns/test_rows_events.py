@@ -91,6 +91,12 @@ async def test_ev13_an_event_that_kills_its_process_each_time_is_dead_after_the_
                     assert len(deaths) <= 8
             async with process(server, "security"):
                 await until(lambda: "healthy.seen" in seen)
+
+                async def settled():
+                    depth = (await fleet.snapshot()).subscriptions["security-events"]
+                    return (depth.pending, depth.ack_pending) == (0, 0)
+
+                await until(settled)
         (letter,) = found
         assert [code for code in deaths if code is not None] == [-9, -9, -9]
         assert (letter.kind, letter.name, letter.agent) == ("events", "security-events", "security")
@@ -99,8 +105,6 @@ async def test_ev13_an_event_that_kills_its_process_each_time_is_dead_after_the_
         assert sorted(seen) == ["healthy", "healthy.seen", "poison"]
         # An event is everybody's: it stays in the stream.
         assert (await fleet.jetstream.get("EVENTS", letter.origin_seq)).subject == "events.deployment.completed"
-        depth = (await fleet.snapshot()).subscriptions["security-events"]
-        assert (depth.pending, depth.ack_pending) == (0, 0)
 
 
 # -- conversations
