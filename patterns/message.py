@@ -210,21 +210,16 @@ def encode(
     return Outgoing(given, result, body)
 
 
-def encode_answer(type: str, data: Any, *, source: str) -> tuple[bytes, dict[str, str]]:
-    """Body and headers of an answer: the attributes CloudEvents requires, and what is not JSON.
+def encode_answer(data: Any, *, source: str) -> tuple[bytes, dict[str, str]]:
+    """Body and headers of an answer: who gives it, and what is not JSON.
 
-    An answer is not stored, so it has no id to de-duplicate; who asked knows the conversation.
+    An answer is no event: nobody stores it, and who asked knows what it is about. Each header has its price.
 
     Raises:
         InvalidMessage: `data` is not JSON.
     """
     body, content_type = encode_data(data)
-    headers = {
-        "ce-specversion": "1.0",
-        CE_ID: secrets.token_hex(8),
-        CE_TYPE: type,
-        CE_SOURCE: f"agents/{source}",
-    }
+    headers = {CE_SOURCE: f"agents/{source}"}
     if content_type != JSON_TYPE:
         headers[CE_CONTENT_TYPE] = content_type
     return body, headers

@@ -25,7 +25,17 @@ from patterns.errors import (
     RequestTimeout,
 )
 from patterns.jetstream import HEADROOM
-from patterns.message import CE_TIME, MSG_ID, decode_answer, encode, header_size, unescape
+from patterns.message import (
+    CE_CONTENT_TYPE,
+    CE_CORRELATION,
+    CE_TIME,
+    JSON_TYPE,
+    MSG_ID,
+    decode_answer,
+    encode,
+    header_size,
+    unescape,
+)
 from patterns.responder import SERVICE_ERROR, SERVICE_ERROR_CODE, Responder
 
 if TYPE_CHECKING:
@@ -111,8 +121,14 @@ class Requests:
         )
         wait = self._fleet.config.requests.timeout if timeout is None else timeout
         outgoing = encode(method, data, source=source, expires_in=wait)
-        # Nothing stores a request, so nothing de-duplicates it or asks when it was made; each header has its price.
-        del outgoing.headers[MSG_ID], outgoing.headers[CE_TIME]
+        # Nothing stores a request: nothing de-duplicates it or asks when it was made, and what goes without saying is not
+        # said (JSON; a conversation that begins here has this id). Each header has its price.
+        headers = outgoing.headers
+        del headers[MSG_ID], headers[CE_TIME]
+        if headers[CE_CONTENT_TYPE] == JSON_TYPE:
+            del headers[CE_CONTENT_TYPE]
+        if headers[CE_CORRELATION] == outgoing.id:
+            del headers[CE_CORRELATION]
         size, most = len(outgoing.body) + header_size(outgoing.headers), self._fleet.nc.max_payload - HEADROOM
         if size > most:
             raise MessageTooLarge(f"{size} bytes of body and headers, the server takes {most}")

@@ -176,7 +176,7 @@ class Responder:
             with handling(request):
                 async with deadline:
                     result = await handler(request)
-                body, headers = encode_answer(request.type, result, source=self.agent_id)
+                body, headers = encode_answer(result, source=self.agent_id)
         except Reject as error:
             await self._refuse(msg, endpoint, 422, error.reason)
             return

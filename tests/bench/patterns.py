@@ -23,7 +23,6 @@ from uuid import uuid4
 import nats
 from nats.aio.client import Client
 from nats.js import api
-from nats.js.errors import NotFoundError
 from rich.console import Console
 from rich.table import Table
 
@@ -155,16 +154,9 @@ async def task(fleet: Fleet, nc: Client) -> tuple[Side, Side]:
     await js.add_stream(
         name="RAW_TASKS", subjects=["raw.tasks.>"], retention=api.RetentionPolicy.WORK_QUEUE, allow_direct=True
     )
-    await js.add_stream(name="RAW_DLQ", subjects=["raw.dlq.>"])
     ledger = await js.create_key_value(bucket="RAW_LEDGER")
     await js.add_consumer("RAW_TASKS", durable_name="raw", ack_policy=api.AckPolicy.EXPLICIT)
     pulling = await js.pull_subscribe_bind(durable="raw", stream="RAW_TASKS")
-
-    async def letter(seq: int) -> None:
-        try:
-            await js.get_last_msg("RAW_DLQ", f"raw.dlq.{seq}")
-        except NotFoundError:
-            return
 
     async def raw(messages: int) -> None:
         for _ in range(messages):
@@ -173,7 +165,7 @@ async def task(fleet: Fleet, nc: Client) -> tuple[Side, Side]:
             await ledger.create(name, json.dumps({"id": name, "state": "submitted"}).encode())
             (msg,) = await pulling.fetch(1, timeout=5)
             json.loads(msg.data)
-            entry, _ = await asyncio.gather(ledger.get(name), letter(msg.metadata.sequence.stream))
+            entry = await ledger.get(name)
             record = json.loads(entry.value or b"{}")
             revision = await ledger.update(name, json.dumps(record | {"state": "working"}).encode(), entry.revision)
             await ledger.update(name, json.dumps(record | {"state": "completed", "result": 1}).encode(), revision)
