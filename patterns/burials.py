@@ -15,9 +15,10 @@ from nats.js.errors import APIError
 
 from patterns.bucket import Bucket
 from patterns.errors import InvalidName, PermissionDenied, Unavailable, UnknownDestination
+from patterns.headers import header_size
 from patterns.jetstream import WRONG_LAST_SEQUENCE
 from patterns.letter import PREFIX, DeadLetter, death_headers, number, read_letter
-from patterns.message import OUTCOME_OF, REPLAY_OF, Message, header_size
+from patterns.message import OUTCOME_OF, REPLAY_OF, Message
 from patterns.names import Entry
 from patterns.stored import PublishAck, StoredMessage
 

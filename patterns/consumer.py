@@ -21,7 +21,8 @@ from nats.aio.msg import Msg
 
 from patterns.delivery import TRANSIENT, Delivery
 from patterns.errors import PatternError
-from patterns.message import decode, time_of_ns
+from patterns.headers import time_of_ns
+from patterns.message import decode
 from patterns.pull import Pull
 from patterns.stored import stored_ns_of
 

@@ -29,17 +29,12 @@ from patterns.errors import (
     UnknownDeadLetter,
     UnknownDestination,
 )
+from patterns.headers import format_time
 from patterns.jetstream import STREAM_NOT_FOUND
 from patterns.ledger import TaskStatus
 from patterns.letter import PREFIX, DeadLetter, read_letter, replay_headers
 from patterns.letter_count import LetterCount
-from patterns.message import (
-    CE_CONTENT_TYPE,
-    CE_EXPIRY,
-    Receipt,
-    encode_data,
-    format_time,
-)
+from patterns.message import CE_CONTENT_TYPE, CE_EXPIRY, Receipt, encode_data
 from patterns.names import Entry, is_literal
 from patterns.stored import PublishAck, StoredMessage
 

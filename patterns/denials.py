@@ -11,6 +11,8 @@ import weakref
 
 from nats.aio.client import Client
 
+from patterns.errors import PermissionDenied
+
 _VIOLATION = re.compile(r"permissions violation for publish to \"([^\"]+)\"", re.IGNORECASE)
 _REMEMBERED = 1000
 
@@ -30,3 +32,13 @@ def note(nc: Client, error: Exception) -> None:
 def refused(nc: Client, subject: str, since: float) -> bool:
     """Whether publishing to `subject` was refused at or after the moment `since` of the monotonic clock."""
     return _denied.get(nc, {}).get(subject.lower(), -1.0) >= since
+
+
+def require_permission(nc: Client, subject: str, since: float) -> None:
+    """Raise if the silence on `subject` is a refusal: nobody answers what the server did not let through.
+
+    Raises:
+        PermissionDenied: It is.
+    """
+    if refused(nc, subject, since):
+        raise PermissionDenied(f"this user may not publish to {subject!r}: allow it, or use another user")

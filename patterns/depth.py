@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from patterns.errors import UnknownDestination
+from patterns.headers import parse_time
 from patterns.jetstream import JetStream
-from patterns.message import parse_time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

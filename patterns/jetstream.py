@@ -22,40 +22,21 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.errors import APIError
 
-from patterns import denials, direct
+from patterns import denials, direct, publishing
 from patterns.errors import (
-    InvalidMessage,
-    MessageTooLarge,
-    PermissionDenied,
-    QueueFull,
     Unavailable,
-    UnknownDestination,
 )
-from patterns.message import (
-    EXPECTED_LAST_SUBJECT_SEQUENCE,
-    EXPECTED_STREAM,
-    format_time,
-    header_size,
-    parse_time_ns,
-)
-from patterns.names import is_literal
+from patterns.headers import format_time, parse_time_ns
+from patterns.publishing import HEADROOM, api_error
 from patterns.stored import Page, PublishAck, StoredMessage, parse_headers, unbase64
 
 log = logging.getLogger("patterns")
-
-HEADROOM = 8192
-"""Bytes kept free below the server's limit: a dead-letter copy carries more headers than the message itself, and a
-message over the limit makes the server drop the connection."""
 
 NO_MESSAGE = (10037, 10057, 10043)
 """err_codes of a sequence that is not there: get, delete, and delete by the interior of the store."""
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
 WRONG_LAST_SEQUENCE = (10071, 10164)
-WRONG_STREAM = 10060
-STORE_FAILED = 10077
-DUPLICATE_IN_PROCESS = 10158
-NO_QUORUM = 10008
 
 ELECTION = 2.0
 """Seconds for which a call that found no leader is repeated."""
@@ -103,7 +84,7 @@ class JetStream:
             answer = await self._call(call, payload, timeout)
             if "error" not in answer:
                 return answer
-            error = _api_error(answer["error"])
+            error = api_error(answer["error"])
             if error.code != 503:
                 raise error
             # A leader is being elected: the server did nothing and says when to come again, which is soon.
@@ -121,7 +102,7 @@ class JetStream:
                 f"{self.prefix} does not answer: JetStream is off, has no leader, or this is not its prefix"
             ) from None
         except nats.errors.TimeoutError:
-            self._require_permission(subject, began)
+            denials.require_permission(self.nc, subject, began)
             raise Unavailable(
                 f"no answer to {call} within {timeout:g} s: the server is busy or the permission is missing"
             ) from None
@@ -322,76 +303,10 @@ class JetStream:
             Unavailable: Not confirmed; it may or may not be stored.
             APIError: Any other refusal, such as 10071 for an expectation that was not met.
         """
-        sent = dict(headers)
-        if stream is not None:
-            sent[EXPECTED_STREAM] = stream
-        if expect_empty_subject or last_seq is not None:
-            sent[EXPECTED_LAST_SUBJECT_SEQUENCE] = str(last_seq or 0)
-        if not is_literal(subject):
-            raise UnknownDestination(f"{subject!r} is not a subject to publish to")
-        size, most = len(body) + header_size(sent), self.nc.max_payload - headroom
-        if size > most:
-            raise MessageTooLarge(
-                f"{size} bytes of body and headers, the server takes {most}; store large data elsewhere and send a reference"
-            )
-        _require_encodable(sent)
-        began = time.monotonic()
-        deadline = began + timeout
-        pause, patience, silences = 0.05, 2.0, 0
-        while True:
-            in_doubt = False
-            try:
-                left = deadline - time.monotonic()
-                msg = await self.nc.request(subject, body, timeout=max(0.05, min(left, patience)), headers=sent)
-                answer = json.loads(msg.data)
-                if "error" not in answer:
-                    return PublishAck(answer["stream"], answer["seq"], bool(answer.get("duplicate")))
-                failure = self._refusal(subject, _api_error(answer["error"]))
-            except nats.errors.NoRespondersError:
-                failure, in_doubt = "the stream has no leader", True
-            except nats.errors.TimeoutError:
-                self._require_permission(subject, began)
-                failure, in_doubt, silences, patience = "no answer", silences == 0, silences + 1, 5.0
-            except nats.errors.OutboundBufferLimitError:
-                failure = "not connected"
-            except (ValueError, KeyError, TypeError):
-                failure, in_doubt = "a responder that is not JetStream answered", True
-            # Silence too: any subscriber on the subject, `nats sub '>'` for one, hides that no stream takes it.
-            if in_doubt and await self._nobody_stores(subject, stream):
-                raise UnknownDestination(
-                    f"no stream stores {subject!r}: is the name right, has provision() created it?"
-                ) from None
-            if time.monotonic() + pause >= deadline:
-                raise Unavailable(
-                    f"publish to {subject!r} was not confirmed within {timeout:g} s ({failure}); repeat it with the same id"
-                )
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 1.0)
-
-    @staticmethod
-    def _refusal(subject: str, error: APIError) -> str:
-        """Raise for a final refusal; return the reason of one that passes."""
-        if error.err_code == WRONG_STREAM:
-            raise UnknownDestination(f"{subject!r} is stored by another stream than expected") from None
-        if error.err_code == STORE_FAILED:
-            raise QueueFull(
-                f"{subject!r} is full ({error.description}); nothing was stored, try later or raise limits.max_msgs"
-            ) from None
-        if error.err_code in (DUPLICATE_IN_PROCESS, NO_QUORUM) or error.code == 503:
-            return str(error.description)
-        raise error
-
-    def _require_permission(self, subject: str, since: float) -> None:
-        """Raise if the silence is a refusal: nobody answers what the server did not let through."""
-        if denials.refused(self.nc, subject, since):
-            raise PermissionDenied(f"this user may not publish to {subject!r}: allow it, or use another user")
-
-    async def _nobody_stores(self, subject: str, stream: str | None) -> bool:
-        """Whether it is certain that no stream takes the subject (no responders also means: no leader right now)."""
-        try:
-            return await self.stream_info(stream) is None if stream else not await self.stream_names(subject)
-        except (APIError, Unavailable):
-            return False
+        return await publishing.publish(
+            self, subject, body, headers, stream=stream, last_seq=0 if expect_empty_subject else last_seq,
+            timeout=timeout, headroom=headroom,
+        )  # fmt: skip
 
     # -- internals of reading
 
@@ -409,17 +324,3 @@ class JetStream:
             headers=parse_headers(unbase64(raw.get("hdrs"))),
             body=unbase64(raw.get("data")),
         )
-
-
-def _require_encodable(headers: Mapping[str, str]) -> None:
-    """A lone surrogate in a header would come up inside the client as a ValueError that looks like a broken answer."""
-    try:
-        "".join(headers.values()).encode()
-    except UnicodeEncodeError:
-        raise InvalidMessage("a header holds text that is no Unicode (a lone surrogate)") from None
-
-
-def _api_error(error: Mapping[str, Any]) -> APIError:
-    known = {name: error.get(name) for name in ("code", "err_code", "description")}
-    found: APIError = nats.js.errors.APIError(**known)
-    return found

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from patterns.bucket import Bucket
 from patterns.errors import Unavailable
-from patterns.message import format_time, parse_time
+from patterns.headers import format_time, parse_time
 from patterns.names import Names
 
 TaskState = Literal["submitted", "working", "completed", "failed", "canceled", "rejected"]

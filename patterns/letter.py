@@ -9,21 +9,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from patterns.errors import InvalidName
-from patterns.message import (
-    CE_CORRELATION,
-    CE_EXPIRY,
-    CE_ID,
-    CE_TYPE,
-    MSG_ID,
-    REPLAY_OF,
-    Message,
-    decode,
-    escape,
-    format_time,
-    header_size,
-    parse_time,
-    unescape,
-)
+from patterns.headers import escape, format_time, header_size, parse_time, unescape
+from patterns.message import CE_CORRELATION, CE_EXPIRY, CE_ID, CE_TYPE, MSG_ID, REPLAY_OF, Message, decode
 from patterns.names import Entry, Kind, Names
 from patterns.stored import StoredMessage
 

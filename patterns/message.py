@@ -11,7 +11,6 @@ import dataclasses
 import json
 import re
 import secrets
-import urllib.parse
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,6 +20,7 @@ from typing import Any
 
 from patterns import names as _names
 from patterns.errors import InvalidMessage, InvalidName
+from patterns.headers import escape, format_time, header_size, parse_time, unescape
 from patterns.names import Names
 
 MSG_ID = "Nats-Msg-Id"
@@ -51,9 +51,7 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$&'*+.^_`|~-]{1,128}")
 _OWN_HEADERS = ("nats-", "ce-", "agent-", "dead-letter-", "status", "description")
 _CALLERS_CE = frozenset({"ce-dataschema", "ce-subject", "ce-dataref"})
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
-_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d\d:\d\d)")
 # CloudEvents: everything but printable ASCII, and of that space, the double quote and the percent sign, is encoded.
-_UNENCODED = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) not in '%"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,65 +306,6 @@ def encode_data(data: Any) -> tuple[bytes, str]:
         return _ENCODER.encode(data).encode(), JSON_TYPE
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidMessage(f"data cannot be sent as JSON: {error}") from None
-
-
-def encodable(text: str) -> str:
-    """`text` with `?` for lone surrogates, such as file names from `os.fsdecode` hold."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def escape(value: str) -> str:
-    """Percent-encode a header value."""
-    return urllib.parse.quote(value, safe=_UNENCODED, errors="surrogatepass")
-
-
-def unescape(value: str) -> str:
-    """Undo `escape`; text that was never encoded is returned as it is as far as it can be."""
-    if "%" not in value:
-        return value
-    try:
-        return urllib.parse.unquote(value, errors="surrogatepass")
-    except UnicodeDecodeError:
-        return urllib.parse.unquote(value, errors="replace")
-
-
-def header_size(headers: Mapping[str, str]) -> int:
-    """Bytes of a header block on the wire: the version line, one line a header, the blank line."""
-    if not headers:
-        return 0
-    text = "".join(headers) + "".join(headers.values())
-    return 12 + 4 * len(headers) + (len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")))
-
-
-def format_time(moment: datetime) -> str:
-    """RFC 3339 in UTC with microseconds."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
-
-
-def parse_time(text: str) -> datetime:
-    """Read RFC 3339 with up to nanoseconds (cut to microseconds); raises ValueError."""
-    match = _RFC3339.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{text!r} is not an RFC 3339 time")
-    micros = (match[2] or "0").ljust(6, "0")[:6]
-    if match[3] in "Zz":
-        return datetime.fromisoformat(f"{match[1].upper()}.{micros}+00:00")
-    return datetime.fromisoformat(f"{match[1].upper()}.{micros}{match[3]}").astimezone(UTC)
-
-
-def parse_time_ns(text: str) -> int:
-    """Nanoseconds since the epoch of an RFC 3339 time; raises ValueError."""
-    match = _RFC3339.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{text!r} is not an RFC 3339 time")
-    zone = "+00:00" if match[3] in "Zz" else match[3]
-    seconds = int(datetime.fromisoformat(f"{match[1].upper()}{zone}").timestamp())
-    return seconds * 1_000_000_000 + int((match[2] or "0").ljust(9, "0"))
-
-
-def time_of_ns(ns: int) -> datetime:
-    """The moment of a nanosecond count, cut to microseconds."""
-    return datetime.fromtimestamp(ns // 1_000_000_000, UTC) + timedelta(microseconds=ns % 1_000_000_000 // 1000)
 
 
 def _read_time(text: str | None) -> tuple[datetime | None, bool]:

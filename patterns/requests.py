@@ -24,7 +24,7 @@ from patterns.errors import (
     RequestError,
     RequestTimeout,
 )
-from patterns.jetstream import HEADROOM
+from patterns.headers import header_size, unescape
 from patterns.message import (
     CE_CONTENT_TYPE,
     CE_CORRELATION,
@@ -33,9 +33,8 @@ from patterns.message import (
     MSG_ID,
     decode_answer,
     encode,
-    header_size,
-    unescape,
 )
+from patterns.publishing import HEADROOM
 from patterns.responder import SERVICE_ERROR, SERVICE_ERROR_CODE, Responder
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from nats.aio.subscription import Subscription
 
 from patterns import names
 from patterns.errors import InvalidMessage, Reject
-from patterns.message import CE_SOURCE, Message, decode, encodable, encode_answer, escape, handling, header_size
+from patterns.headers import encodable, escape, header_size
+from patterns.message import CE_SOURCE, Message, decode, encode_answer, handling
 from patterns.services import QUEUE_GROUP, Endpoint, Service
 from patterns.wire import settled, withdraw
 

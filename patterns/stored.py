@@ -10,7 +10,7 @@ from datetime import datetime
 
 from nats.aio.msg import Msg
 
-from patterns.message import parse_time_ns, time_of_ns
+from patterns.headers import parse_time_ns, time_of_ns
 
 _DIRECT_HEADERS = frozenset(
     {

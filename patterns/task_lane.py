@@ -19,10 +19,11 @@ from patterns.errors import (
     QueueFull,
     UnknownDestination,
 )
+from patterns.headers import encodable
 from patterns.lane import Lane
 from patterns.ledger import TaskStatus
 from patterns.letter import DeadLetter, number
-from patterns.message import JSON_TYPE, OUTCOME_OF, Outgoing, decode, encodable, encode, encode_data, handling
+from patterns.message import JSON_TYPE, OUTCOME_OF, Outgoing, decode, encode, encode_data, handling
 from patterns.names import Entry
 from patterns.stored import StoredMessage
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from console.monitor.view import Finding, FleetView, Flow, Subscription
 from patterns import DeadLetter, Message, Names, ServerInfo
-from patterns.message import format_time
+from patterns.headers import format_time
 
 STATUSES: Final = ("healthy", "warning", "critical", "unknown")
 """Words of `check`, by its exit code."""

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from patterns import Fleet
-from patterns.message import escape
+from patterns.headers import escape
 from patterns.server import LocalServer
 from tests.support.commandline import (
     HOSTILE,

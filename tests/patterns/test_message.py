@@ -11,19 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patterns import InvalidMessage, InvalidName, Names, current
-from patterns.message import (
-    decode,
-    encode,
-    encode_data,
-    escape,
-    format_time,
-    handling,
-    header_size,
-    parse_time,
-    parse_time_ns,
-    time_of_ns,
-    unescape,
-)
+from patterns.headers import escape, format_time, header_size, parse_time, parse_time_ns, time_of_ns, unescape
+from patterns.message import decode, encode, encode_data, handling
 from patterns.stored import parse_headers
 from tests.support.fleets import connected
 
