@@ -179,6 +179,42 @@ def event(message: Message, now: datetime | None = None) -> Text:
     return Text.assemble(*words, no_wrap=True, overflow="ellipsis")
 
 
+def audit(lines: Iterable[Mapping[str, Any]]) -> Table:
+    """What operators did, oldest first."""
+    table = _table("time", "who", "where", "action", "job", "what", "came of it")
+    for line in lines:
+        table.add_row(
+            _line(str(line.get("time", ""))[:19].replace("T", " ")),
+            _line(line.get("actor", "")),
+            _line(line.get("context") or line.get("server") or ""),
+            _line(line.get("action", "")),
+            _line(line.get("job", "")),
+            _line(_audited(line), limit=60),
+            _line(_came_of(line), "red" if line.get("failed") or line.get("in_doubt") or line.get("error") else ""),
+        )
+    return table
+
+
+def _audited(line: Mapping[str, Any]) -> str:
+    if line.get("event") == "item":
+        return f"seq {line.get('seq')}"
+    reason = f" ({line['reason']})" if line.get("reason") else ""
+    return f"{line.get('planned')} of {line.get('selector')}{reason}"
+
+
+def _came_of(line: Mapping[str, Any]) -> str:
+    if line.get("event") == "start":
+        return "…"
+    if line.get("event") == "item":
+        return f"{line.get('result')}: {line.get('error')}"
+    counts = ", ".join(
+        f"{line[name]} {name.replace('_', ' ')}"
+        for name in ("done", "skipped", "failed", "in_doubt", "not_started")
+        if line.get(name) or name == "done"
+    )
+    return f"{line.get('result')}: {counts}"
+
+
 def info(told: Mapping[str, Any]) -> Table:
     """The answer of `info` as a list of fields."""
     flat: dict[str, Any] = {}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from console.monitor.engine import Monitor
 from console.monitor.feed import Feed
+from console.operations.audit import Audit
 from console.operations.errors import OperationError
 from console.operations.guard import WriteGuard
 from console.operations.job import Job
@@ -35,6 +36,8 @@ class Session:
     address: str = ""
     """Host and port, without credentials."""
     demo: bool = False
+    audit: Audit | None = None
+    """Where what is done here is written down."""
 
     @property
     def prod(self) -> bool:
@@ -83,7 +86,7 @@ class Runtime:
         self.guard.require(plan.action)
         if self.busy is not None:
             raise OperationError(f"job {self.busy.id} is still running: wait for its end")
-        job = Job(self.fleet, plan, self.guard)
+        job = Job(self.fleet, plan, self.guard, audit=self.session.audit)
         job.state = "running"
         self.jobs.append(job)
         # Not a worker of a screen: a cancelled publish has an unknown outcome.
@@ -95,6 +98,9 @@ class Runtime:
     async def _run(self, job: Job, ended: Callable[[Job], None] | None) -> None:
         try:
             await job.run()
+        except OperationError as error:
+            # What kept it from beginning stands in its results, and `ended` tells it.
+            log.warning("job %s: %s", job.id, error)
         finally:
             self.monitor.refresh()
             if ended is not None:

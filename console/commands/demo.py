@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.commands import running
+from console.commands import audit, running
 from console.commands.options import GlobalOptions
 from console.commands.output import Output, tell
 from console.commands.screen import require_terminal
@@ -140,7 +140,13 @@ async def _screen(options: GlobalOptions, wish: Wish) -> int:
         target = Target(name="demo", servers=(server.url,), origin="demo")
         async with connect(target, org=None) as fleet:
             session = Session(
-                fleet=fleet, settings=settings, guard=guard, name=target.name, address=target.display, demo=True
+                fleet=fleet,
+                settings=settings,
+                guard=guard,
+                name=target.name,
+                address=target.display,
+                demo=True,
+                audit=await audit.opened(fleet, context=target.name, mode="demo"),
             )
             return await _together(run_console(session), _live(simulation), simulated.duration)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console.commands import running
+from console.commands import audit, running
 from console.commands.options import GlobalOptions
 from console.commands.output import Output, tell
 from console.operations.errors import UsageError
@@ -233,7 +233,8 @@ async def _replay(options: GlobalOptions, asked: Request, interrupt: Interrupt) 
             else:
                 out.show(*report.plan(plan))
             return _unconfirmed(plan, asked)
-        job = Job(fleet, plan, guard)
+        written = await audit.opened(fleet, context=place.target.name, mode="cli")
+        job = Job(fleet, plan, guard, audit=written, confirmation="--yes")
         if plan.count:
             with interrupt.softened(job.cancel):
                 async with _progress(job):

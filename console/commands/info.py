@@ -99,6 +99,7 @@ def _without_server(options: GlobalOptions) -> dict[str, Any]:
             "contexts": str(settings_file.config_home(os.environ) / "nats" / "context"),
             "state": str(logs.state_dir()),
             "debug_log": str(logs.debug_log()),
+            "audit": str(logs.state_dir() / "audit.jsonl"),
         },
         "org": options.org,
         "read_only": None,

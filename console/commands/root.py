@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from console.commands import demo, dlq, events, fleet, info, logs, screen
+from console.commands import audit, demo, dlq, events, fleet, info, logs, screen
 from console.commands.options import GlobalOptions, MissingValue, command_of, hoist
 from console.commands.output import prepare, tell
 from console.commands.running import FAILED, INCOMPLETE, OK, USAGE
@@ -93,6 +93,7 @@ demo.register(app)
 fleet.register(app)
 app.add_typer(dlq.app, name="dlq")
 events.register(app)
+audit.register(app)
 info.register(app)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 
-from console.commands import running
+from console.commands import audit, running
 from console.commands.options import GlobalOptions
 from console.operations.errors import UsageError
 
@@ -20,7 +20,7 @@ def require_terminal() -> None:
     if not (sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(
             "the console needs a terminal; without one there are: fleet, dlq list, dlq show, dlq replay, events, check, "
-            "info and demo --headless"
+            "audit, info and demo --headless"
         )
 
 
@@ -45,6 +45,12 @@ async def _show(options: GlobalOptions) -> int:
         context_writes=place.settings.context(target.name).write,
     )
     async with place.connected() as fleet:
-        return await run_console(
-            Session(fleet=fleet, settings=place.settings, guard=guard, name=target.name, address=target.display)
+        session = Session(
+            fleet=fleet,
+            settings=place.settings,
+            guard=guard,
+            name=target.name,
+            address=target.display,
+            audit=await audit.opened(fleet, context=target.name, mode="ui"),
         )
+        return await run_console(session)

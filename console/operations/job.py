@@ -20,6 +20,8 @@ from typing import Any, Literal
 import nats.errors
 from nats.js.errors import APIError
 
+from console.operations.audit import Audit
+from console.operations.errors import OperationError
 from console.operations.guard import WriteGuard
 from console.operations.plan import Plan, PlannedItem
 from console.text.safe import clean
@@ -61,6 +63,10 @@ class Job:
     fleet: Fleet
     plan: Plan
     guard: WriteGuard
+    audit: Audit | None = None
+    """Where it is written down, before and after."""
+    confirmation: str = ""
+    """How the plan was confirmed."""
     actor: str = field(default_factory=lambda: operator_name())  # noqa: PLW0108 - defined below
     id: str = field(default_factory=lambda: secrets.token_hex(4))
     state: JobState = "planned"
@@ -87,8 +93,16 @@ class Job:
 
         Raises:
             Refused: The guard forbids it; nothing was sent.
+            OperationError: It cannot be written down; nothing was sent.
         """
-        self.guard.require(self.plan.action)
+        try:
+            self.guard.require(self.plan.action)
+            # The disk may take its time over it.
+            await asyncio.to_thread(self._write_down)
+        except OperationError as error:
+            self.state = "failed"
+            self.results = [ItemResult(item.letter.seq, "not started", clean(str(error))) for item in self.plan.items]
+            raise
         self.state, self.started = "running", time.monotonic()
         begun = 0
         try:
@@ -101,6 +115,7 @@ class Job:
                 due = max(due, time.monotonic()) + 1 / self.plan.rate
                 begun += 1
                 self.results.append(await self._replay(item))
+                self._write_trouble(self.results[-1])
                 silences = silences + 1 if self.results[-1].outcome == "in doubt" else 0
         finally:
             broken = begun > len(self.results)
@@ -115,6 +130,7 @@ class Job:
             stopped = self._cancelled.is_set() or begun < self.plan.count
             self.state = "failed" if broken else "cancelled" if stopped else "completed"
             self.ended = time.monotonic()
+            self._write_result()
         await self._announce()
 
     async def _wait_until(self, due: float) -> None:
@@ -147,6 +163,56 @@ class Job:
         if receipt.duplicate:
             return ItemResult(letter.seq, "duplicate", f"was replayed before to {where}; only the letter was removed")
         return ItemResult(letter.seq, "done", f"to {clean(item.destination)}, {where}")
+
+    def _write_down(self) -> None:
+        """What is about to be done, on the disk before the first item."""
+        if self.audit is None:
+            return
+        self.audit.write(
+            "start",
+            self.plan.action,
+            self.id,
+            selector=self.plan.selection,
+            reason=self.plan.reason or None,
+            planned=self.plan.count,
+            skipped=len(self.plan.skipped),
+            seqs=[item.letter.seq for item in self.plan.items],
+            destinations=self.plan.by_destination,
+            rate=self.plan.rate,
+            force=self.plan.force,
+            confirmation=self.confirmation or self.plan.gate,
+            spill=None,
+        )
+
+    def _write_trouble(self, result: ItemResult) -> None:
+        if self.audit is not None and result.outcome in ("failed", "in doubt"):
+            self.audit.note(
+                "item", self.plan.action, self.id, seq=result.seq, result=result.outcome, error=result.detail
+            )
+
+    def _write_result(self) -> None:
+        if self.audit is None:
+            return
+        first = next(
+            (result for result in self.results if result.outcome in ("failed", "in doubt", "not started")), None
+        )
+        self.audit.note(
+            "end",
+            self.plan.action,
+            self.id,
+            selector=self.plan.selection,
+            reason=self.plan.reason or None,
+            planned=self.plan.count,
+            done=self.count("done", "duplicate"),
+            duplicates=self.count("duplicate"),
+            skipped=self.count("skipped") + len(self.plan.skipped),
+            failed=self.count("failed"),
+            in_doubt=self.count("in doubt"),
+            not_started=self.count("not started"),
+            result=self.state,
+            error=first.detail if first is not None else None,
+            spill=None,
+        )
 
     async def _announce(self) -> None:
         """Tell the fleet what an operator did; a fleet without events, or without the right, is fine too."""

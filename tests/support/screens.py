@@ -10,6 +10,7 @@ from typing import Any
 from textual.pilot import Pilot
 
 from console.app import ConsoleApp
+from console.operations.audit import Audit
 from console.operations.guard import WriteGuard
 from console.session import Runtime, Session
 from console.settings import Settings
@@ -80,6 +81,7 @@ async def desk(
     write: bool = True,
     settings: Settings | None = None,
     name: str = "demo",
+    audit: Audit | None = None,
 ) -> AsyncIterator[Desk]:
     """Open the console on a fleet for the length of the block."""
     session = Session(
@@ -88,6 +90,7 @@ async def desk(
         guard=WriteGuard(write),
         name=name,
         address="127.0.0.1:4222",
+        audit=audit,
     )
     runtime = Runtime(session)
     async with runtime.running():
