@@ -95,8 +95,8 @@ class Job:
             Refused: The guard forbids it; nothing was sent.
             OperationError: It cannot be written down; nothing was sent.
         """
+        self.guard.require(self.plan.action)
         try:
-            self.guard.require(self.plan.action)
             # The disk may take its time over it.
             await asyncio.to_thread(self._write_down)
         except OperationError as error:

@@ -5,7 +5,7 @@
 Submitters, workers, an inbox, two subscribers, two responders and a requester run as processes of their own. While they
 work, one of them, the server, or in a cluster the leader of a stream gets SIGKILL every second or so and is started again.
 Then nothing is killed any more until the queue is empty, and what the processes wrote down is compared with what the
-server keeps. The last five lines of the table must be 0 for any seed.
+server keeps. The last six lines of the table must be 0 for any seed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import json
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -50,6 +51,8 @@ class Report:
     kills: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     wrong_answers: int = 0
+    fallen: list[str] = field(default_factory=list)
+    """Members that ended although nobody killed them."""
     lost: list[str] = field(default_factory=list)
     results_doubled: list[str] = field(default_factory=list)
     letters_doubled: list[str] = field(default_factory=list)
@@ -65,6 +68,7 @@ class Report:
             "dead letters doubled": self.letters_doubled,
             "stuck": self.stuck,
             "events missed by a subscriber": self.missed,
+            "ended by themselves": self.fallen,
         }
         return {name: found for name, found in promises.items() if found}
 
@@ -77,6 +81,7 @@ class Members:
         self._tail = [*urls, str(replicas)]
         self._running: dict[tuple[str, str], asyncio.subprocess.Process] = {}
         self._work: dict[tuple[str, str], tuple[int, float]] = {}
+        self.fallen: list[str] = []
 
     async def start(self, role: str, name: str, tasks: int = 0, seconds: float = 0.0) -> None:
         """Start a process."""
@@ -85,14 +90,17 @@ class Members:
             sys.executable,
             *("-m", "tests.bench.chaos_member", role, name, str(self._folder / f"{role}-{name}.log")),
             *(*self._tail, str(tasks), str(seconds)),
-            stderr=asyncio.subprocess.DEVNULL,
+            stderr=(self._folder / f"{role}-{name}.err").open("ab"),
         )
 
     async def kill(self, role: str, name: str) -> None:
         """SIGKILL a process and start it again."""
         process = self._running[role, name]
-        process.kill()
-        await process.wait()
+        with suppress(ProcessLookupError):
+            process.kill()
+        if await process.wait() != -signal.SIGKILL:
+            said = (self._folder / f"{role}-{name}.err").read_text().strip().splitlines()
+            self.fallen.append(f"{role} {name} ({process.returncode}): {said[-1] if said else 'nothing said'}")
         await self.start(role, name, *self._work[role, name])
 
     def names(self, *roles: str) -> list[tuple[str, str]]:
@@ -150,6 +158,7 @@ async def run(*, tasks: int, seconds: float, seed: int, cluster: bool = False) -
             await members.start("submitter", name, part, seconds)
         await wreck(fleet, place, members, report, random.Random(seed), time.monotonic() + seconds)
         await settle(fleet, members, tasks)
+        report.fallen = members.fallen
         await judge(fleet, members, report)
     report.seconds = time.monotonic() - begun
     return report
@@ -281,6 +290,7 @@ def show(report: Report, title: str) -> None:
         ("dead letters doubled", len(report.letters_doubled)),
         ("stuck", len(report.stuck)),
         ("events missed by a subscriber", len(report.missed)),
+        ("members that ended by themselves", len(report.fallen)),
     ):  # fmt: skip
         table.add_row(name, str(value))
     out = Console(width=None if sys.stdout.isatty() else 110)
