@@ -86,12 +86,13 @@ class Members:
     async def start(self, role: str, name: str, tasks: int = 0, seconds: float = 0.0) -> None:
         """Start a process."""
         self._work[role, name] = tasks, seconds
-        self._running[role, name] = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "tests.bench.chaos_member", role, name, str(self._folder / f"{role}-{name}.log")),
-            *(*self._tail, str(tasks), str(seconds)),
-            stderr=(self._folder / f"{role}-{name}.err").open("ab"),
-        )
+        with (self._folder / f"{role}-{name}.err").open("ab") as said:
+            self._running[role, name] = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "tests.bench.chaos_member", role, name, str(self._folder / f"{role}-{name}.log")),
+                *(*self._tail, str(tasks), str(seconds)),
+                stderr=said,
+            )
 
     async def kill(self, role: str, name: str) -> None:
         """SIGKILL a process and start it again."""

@@ -179,7 +179,7 @@ def test_info_tells_version_paths_and_server_and_no_secret(command: CommandLine,
     assert told["version"]
     assert told["paths"].keys() == {"settings", "contexts", "state", "debug_log", "audit"}
     assert told["paths"]["settings"].startswith(os.environ["XDG_CONFIG_HOME"])
-    assert told["paths"]["debug_log", "audit"].startswith(os.environ["XDG_STATE_HOME"])
+    assert told["paths"]["debug_log"].startswith(os.environ["XDG_STATE_HOME"])
     assert told["connection"]["origin"] == "--server"
     assert told["connection"]["servers"] == [server.url]
     assert told["connection"]["identity"] == "user ann"
