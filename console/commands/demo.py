@@ -146,7 +146,7 @@ async def _screen(options: GlobalOptions, wish: Wish) -> int:
                 name=target.name,
                 address=target.display,
                 demo=True,
-                audit=await audit.opened(fleet, context=target.name, mode="demo"),
+                audit=await audit.opened(fleet, context=target.name, mode="demo") if guard.allowed else None,
             )
             return await _together(run_console(session), _live(simulation), simulated.duration)
 

@@ -51,6 +51,7 @@ async def _show(options: GlobalOptions) -> int:
             guard=guard,
             name=target.name,
             address=target.display,
-            audit=await audit.opened(fleet, context=target.name, mode="ui"),
+            # Who may only look writes nothing down, and needs no right for it.
+            audit=await audit.opened(fleet, context=target.name, mode="ui") if guard.allowed else None,
         )
         return await run_console(session)
