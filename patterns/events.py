@@ -21,9 +21,8 @@ from patterns.consumer import Consumer
 from patterns.errors import InvalidName, Unavailable, UnknownDestination
 from patterns.jetstream import CONSUMER_NOT_FOUND, STREAM_NOT_FOUND
 from patterns.lane import Lane
-from patterns.message import Message, Receipt, decode, encode
+from patterns.message import Message, Receipt, decode_stored, encode
 from patterns.names import Entry
-from patterns.stored import StoredMessage
 
 if TYPE_CHECKING:
     from patterns.fleet import Fleet
@@ -91,7 +90,7 @@ class Watch:
                 for message in page.messages:
                     position = message.seq + 1
                     if any(names.subject_matches(pattern, message.subject) for pattern in self._filters):
-                        yield self._decode(message)
+                        yield decode_stored(message, names=fleet.names, stream=stream)
                 if page.messages and page.remaining != 0:
                     continue
                 self.caught_up.set()
@@ -133,18 +132,6 @@ class Watch:
         page = await self._fleet.jetstream.read(stream, start=ahead, limit=1, subject=pattern)
         self.dropped += max(0, behind - len(page.messages) - page.remaining)
         return ahead
-
-    def _decode(self, stored: StoredMessage) -> Message:
-        fleet = self._fleet
-        return decode(
-            stored.subject,
-            stored.headers,
-            stored.body,
-            names=fleet.names,
-            stream=fleet.names.events_stream,
-            seq=stored.seq,
-            stored_at=stored.stored_at,
-        )
 
 
 class EventBus:

@@ -16,7 +16,7 @@ from patterns.delivery import TRANSIENT, Delivery
 from patterns.depth import QueueDepth, queue_depth
 from patterns.errors import PatternError
 from patterns.lane import Lane
-from patterns.message import Message, Receipt, decode, encode
+from patterns.message import Message, Receipt, decode_stored, encode
 
 if TYPE_CHECKING:
     from patterns.fleet import Fleet
@@ -131,18 +131,7 @@ class Inbox:
     async def peek(self, limit: int = 20) -> list[Message]:
         """The oldest messages, read without a consumer: nothing is delivered and no counter moves."""
         page = await self._fleet.jetstream.read(self.stream, limit=limit)
-        return [
-            decode(
-                m.subject,
-                m.headers,
-                m.body,
-                names=self._fleet.names,
-                stream=self.stream,
-                seq=m.seq,
-                stored_at=m.stored_at,
-            )
-            for m in page.messages
-        ]
+        return [decode_stored(m, names=self._fleet.names, stream=self.stream) for m in page.messages]
 
     async def pause(self, seconds: float) -> None:
         """Deliver nothing for `seconds`; what is in flight may still be acknowledged."""

@@ -61,7 +61,7 @@ class JetStream:
         self._opened = time.monotonic()
 
     @property
-    def alone(self) -> bool:
+    def standalone(self) -> bool:
         """Whether the server we are connected to is the one that keeps the streams: if it dies, we notice."""
         info = self.nc._server_info
         return bool(info.get("jetstream")) and not info.get("cluster") and self.prefix == "$JS.API"

@@ -65,7 +65,7 @@ class Lane:
         self._configured = delivery
         self._readable = True
         self._adopted = -1
-        self._whole_since: int | None = None
+        self._counts_kept_since: int | None = None
         """Server time in ns since which no count of deliveries can have been lost, None if that cannot be known."""
 
     @property
@@ -100,7 +100,7 @@ class Lane:
         epoch = self.fleet.nc.stats["reconnects"]
         if self._adopted == epoch:
             return
-        self._adopted, self._whole_since = epoch, None
+        self._adopted, self._counts_kept_since = epoch, None
         connected_for = self.fleet.jetstream.connected_for()
         try:
             info = await self.fleet.jetstream.consumer_info(self.stream, self.durable)
@@ -112,8 +112,8 @@ class Lane:
         if info is None:
             self.disown()
             return
-        if self.fleet.jetstream.alone and "ts" in info:
-            self._whole_since = max(
+        if self.fleet.jetstream.standalone and "ts" in info:
+            self._counts_kept_since = max(
                 parse_time_ns(info["ts"]) - int(connected_for * 1e9), parse_time_ns(info["created"])
             )
         config, given = info["config"], self._configured
@@ -257,8 +257,8 @@ class Lane:
 
     def may_have_letter(self, delivery: Delivery) -> bool:
         """Whether an earlier delivery of it is possible; see `letter_of`."""
-        whole = self._adopted == self.fleet.nc.stats["reconnects"] and self._whole_since is not None
-        return not (whole and delivery.deliveries == 1 and delivery.stored_ns > (self._whole_since or 0))
+        known = self._adopted == self.fleet.nc.stats["reconnects"] and self._counts_kept_since is not None
+        return not (known and delivery.deliveries == 1 and delivery.stored_ns > (self._counts_kept_since or 0))
 
     async def finish_burial(self, delivery: Delivery, letter: DeadLetter | None) -> bool:
         """Do what a mover that broke off left to do, if there is a letter; whether there is."""

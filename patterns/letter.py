@@ -10,7 +10,7 @@ from typing import Final
 
 from patterns.errors import InvalidName
 from patterns.headers import escape, format_time, header_size, parse_time, unescape
-from patterns.message import CE_CORRELATION, CE_EXPIRY, CE_ID, CE_TYPE, MSG_ID, REPLAY_OF, Message, decode
+from patterns.message import CE_CORRELATION, CE_EXPIRY, CE_ID, CE_TYPE, MSG_ID, REPLAY_OF, Message, decode_stored
 from patterns.names import Entry, Kind, Names
 from patterns.stored import StoredMessage
 
@@ -104,15 +104,7 @@ def read_letter(stored: StoredMessage, *, names: Names, stream: str) -> DeadLett
         return headers.get(PREFIX + name, "")
 
     origin = field("Subject")
-    message = decode(
-        origin or stored.subject,
-        stored.headers,
-        stored.body,
-        names=names,
-        stream=stream,
-        seq=stored.seq,
-        stored_at=stored.stored_at,
-    )
+    message = decode_stored(stored, names=names, stream=stream, subject=origin)
     return DeadLetter(
         seq=stored.seq,
         entry=str(entry),

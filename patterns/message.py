@@ -16,12 +16,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from patterns import names as _names
 from patterns.errors import InvalidMessage, InvalidName
 from patterns.headers import escape, format_time, header_size, parse_time, unescape
 from patterns.names import Names
+
+if TYPE_CHECKING:
+    from patterns.stored import StoredMessage
 
 MSG_ID = "Nats-Msg-Id"
 EXPECTED_STREAM = "Nats-Expected-Stream"
@@ -283,6 +286,19 @@ def decode(
         hops=int(hops),
         reply_to=decoded.get(REPLY_TO) or None,
         problem=problem or bad_body,
+    )
+
+
+def decode_stored(stored: StoredMessage, *, names: Names, stream: str, subject: str | None = None) -> Message:
+    """As `decode`, for a message read from a stream; `subject` is where it was published, if it was moved since."""
+    return decode(
+        subject or stored.subject,
+        stored.headers,
+        stored.body,
+        names=names,
+        stream=stream,
+        seq=stored.seq,
+        stored_at=stored.stored_at,
     )
 
 

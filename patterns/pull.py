@@ -13,8 +13,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from patterns.errors import Unavailable
+from patterns.interest import withdraw
 from patterns.jetstream import JetStream
-from patterns.wire import withdraw
 
 log = logging.getLogger("patterns")
 

@@ -19,9 +19,9 @@ from nats.aio.subscription import Subscription
 from patterns import names
 from patterns.errors import InvalidMessage, Reject
 from patterns.headers import encodable, escape, header_size
+from patterns.interest import registered, withdraw
 from patterns.message import CE_SOURCE, Message, decode, encode_answer, handling
 from patterns.services import QUEUE_GROUP, Endpoint, Service
-from patterns.wire import settled, withdraw
 
 if TYPE_CHECKING:
     from typing import Self
@@ -103,7 +103,7 @@ class Responder:
         for subject in self._fleet.names.rpc_wildcards(self.agent_id, self.role):
             self._subscriptions.append(await nc.subscribe(subject, queue=QUEUE_GROUP, cb=self._receive))
         self._subscriptions += await self._service().listen()
-        await settled(nc)
+        await registered(nc)
         return self
 
     async def __aexit__(

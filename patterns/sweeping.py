@@ -14,7 +14,7 @@ from nats.js.errors import APIError
 
 from patterns.errors import PatternError
 from patterns.jetstream import JetStream
-from patterns.message import decode
+from patterns.message import decode_stored
 from patterns.names import Entry, Names
 from patterns.stored import StoredMessage
 
@@ -41,15 +41,7 @@ async def sweep(burials: Burials, js: JetStream, names: Names, stream: str, dura
         current = await js.get(stream, stored.seq)
         if current is None or current.stored_ns != stored.stored_ns:
             continue
-        message = decode(
-            stored.subject,
-            stored.headers,
-            stored.body,
-            names=names,
-            stream=stream,
-            seq=stored.seq,
-            stored_at=stored.stored_at,
-        )
+        message = decode_stored(stored, names=names, stream=stream)
         try:
             await burials.bury(
                 Entry("inbox", place.name, stored.seq, stored.stored_ns),

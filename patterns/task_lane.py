@@ -310,7 +310,7 @@ class TaskLane(Lane):
             await self._undeliverable(delivery, subject, outgoing, error)
 
     async def _undeliverable(self, delivery: Delivery, subject: str, outgoing: Outgoing, error: PatternError) -> None:
-        stored_ns = int(delivery.stored_at.timestamp() * 1_000_000) * 1000
+        stored_ns = delivery.stored_ns
         target = self.names.local(subject).split(".")
         to_inbox = len(target) > 3 and (target[0], target[2]) == ("agents", "inbox") and names.is_agent_id(target[1])
         # The outcome was never stored anywhere: its death borrows the task's sequence and time, which are its own.

@@ -22,7 +22,7 @@ from uuid import uuid4
 
 import nats
 from nats.aio.client import Client
-from nats.js import api
+from nats.js import JetStreamContext, api
 from rich.console import Console
 from rich.table import Table
 
@@ -94,17 +94,25 @@ async def inbox_send(fleet: Fleet, nc: Client) -> tuple[Side, Side]:
     return raw, ours
 
 
-async def inbox_receive(fleet: Fleet, nc: Client) -> tuple[Side, Side]:
-    """Handle one after the other, each acknowledged with a double ack; what the row before has sent."""
-    js = nc.jetstream()
-    await js.add_consumer("RAW_INBOX", durable_name="raw", max_ack_pending=1, ack_policy=api.AckPolicy.EXPLICIT)
-    pulling = await js.pull_subscribe_bind(durable="raw", stream="RAW_INBOX")
+def raw_receive(pulling: JetStreamContext.PullSubscription) -> Side:
+    """Fetch one, look at it, double ack."""
 
     async def raw(messages: int) -> None:
         for _ in range(messages):
             (msg,) = await pulling.fetch(1, timeout=5)
             json.loads(msg.data)
             await msg.ack_sync()
+
+    return raw
+
+
+async def inbox_receive(fleet: Fleet, nc: Client) -> tuple[Side, Side]:
+    """Handle one after the other, each acknowledged with a double ack; what the row before has sent."""
+    js = nc.jetstream()
+    await js.add_consumer("RAW_INBOX", durable_name="raw", max_ack_pending=1, ack_policy=api.AckPolicy.EXPLICIT)
+    pulling = await js.pull_subscribe_bind(durable="raw", stream="RAW_INBOX")
+
+    raw = raw_receive(pulling)
 
     async def ours(messages: int) -> None:
         left, done = messages, asyncio.Event()
@@ -132,11 +140,7 @@ async def inbox_take(fleet: Fleet, nc: Client) -> tuple[Side, Side]:
         await fleet.inbox("ceo").send("note", BODY)
     pulling = await js.pull_subscribe_bind(durable="raw", stream="RAW_INBOX")
 
-    async def raw(messages: int) -> None:
-        for _ in range(messages):
-            (msg,) = await pulling.fetch(1, timeout=5)
-            json.loads(msg.data)
-            await msg.ack_sync()
+    raw = raw_receive(pulling)
 
     async def ours(messages: int) -> None:
         for _ in range(messages):

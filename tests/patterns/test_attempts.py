@@ -13,7 +13,7 @@ from patterns import Unavailable
 from patterns.jetstream import JetStream
 from patterns.message import encode
 from patterns.stored import StoredMessage
-from tests.support.fleets import LONG_LEASE, connected, fast, running, take
+from tests.support.fleets import LONG_LEASE, connected, drained, fast, running, take
 from tests.support.waiting import until
 
 
@@ -31,13 +31,6 @@ async def copied(fleet, lane, delivery, reason="rejected"):
         message=delivery.message,
         remove_origin=False,
     )
-
-
-async def drained(queue):
-    async def empty():
-        return (await queue.depth()).messages == 0
-
-    await until(empty)
 
 
 async def test_a_handler_that_awaits_what_somebody_cancelled_has_failed(server):

@@ -6,11 +6,10 @@ import asyncio
 from collections import Counter
 from contextlib import AsyncExitStack, suppress
 
-import nats.errors
 from nats.js.errors import APIError
 
 from patterns import Fleet, Reject, StreamLimits, Unavailable
-from tests.support.fleets import fast, running
+from tests.support.fleets import drained, fast, running
 from tests.support.waiting import until
 
 LEASE = {"ack_wait": 4.0}
@@ -114,7 +113,7 @@ class Load:
         inbox, boss = self.sender.inbox("ceo"), self.sender.inbox("boss")
         for task in self.tasks:
             await self.queue.wait(task, ELECTIONS)
-        await asyncio.gather(drained(self.queue), drained(inbox))
+        await asyncio.gather(drained(self.queue, ELECTIONS), drained(inbox, ELECTIONS))
         await until(lambda: all(set(self.events) <= set(heard) for heard in self.heard.values()), ELECTIONS)
 
         # Tasks: completed xor dead, told exactly once, none stuck, and dead only for a reason of their own.
@@ -134,17 +133,6 @@ class Load:
         assert list(dict.fromkeys(self.read)) == self.notes
         for heard in self.heard.values():
             assert set(heard) == set(self.events)
-
-
-async def drained(queue):
-    async def empty():
-        try:
-            depth = await queue.depth()
-        except (Unavailable, APIError, nats.errors.Error):  # an election
-            return False
-        return depth.messages == 0 and depth.ack_pending == 0
-
-    await until(empty, ELECTIONS)
 
 
 async def leader(fleet, stream):

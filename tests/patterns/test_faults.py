@@ -16,7 +16,7 @@ import pytest
 from patterns import Reject, RequestTimeout, Unavailable
 from patterns.jetstream import JetStream
 from patterns.lane import Lane
-from tests.support.fleets import connected, fast, running
+from tests.support.fleets import connected, drained, fast, running
 from tests.support.waiting import until
 from tests.support.worker import SHORT_LEASE
 
@@ -58,14 +58,6 @@ async def immortal(server, mode, *arguments):
     finally:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
-
-
-async def drained(queue):
-    async def empty():
-        depth = await queue.depth()
-        return depth.messages == 0 and depth.ack_pending == 0
-
-    await until(empty, 40)
 
 
 # -- processes

@@ -21,18 +21,8 @@ from patterns import (
 from patterns.jetstream import JetStream
 from patterns.message import decode
 from patterns.names import Entry
-from tests.support.fleets import connected, fast, publish, running
+from tests.support.fleets import connected, drained, fast, publish, running
 from tests.support.waiting import until
-
-
-async def drained(queue):
-    """Wait until nothing is stored in a queue or inbox and nothing is in flight."""
-
-    async def empty():
-        depth = await queue.depth()
-        return depth.messages == 0 and depth.ack_pending == 0
-
-    await until(empty, 10)
 
 
 async def publish_raw(server, subject, headers, body=b"{}"):

@@ -12,20 +12,10 @@ import pytest
 import patterns.inbox
 from patterns import Fleet, Reject, Retry, RetryPolicy, StreamLimits, UnknownDestination
 from patterns.lane import Lane
-from tests.support.fleets import connected, fast, running
+from tests.support.fleets import connected, drained, fast, running
 from tests.support.waiting import until
 
 STREAM, DURABLE = "TASKS_BACKEND", "backend-workers"
-
-
-async def drained(queue):
-    """Wait until nothing is stored in a queue or inbox and nothing is in flight."""
-
-    async def empty():
-        depth = await queue.depth()
-        return depth.messages == 0 and depth.ack_pending == 0
-
-    await until(empty)
 
 
 async def holds(condition, seconds):

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from patterns import Fleet
-from tests.support.fleets import connected, fast, running
+from tests.support.fleets import connected, drained, fast, running
 from tests.support.waiting import until
 from tests.support.worker import SHORT_LEASE, die
 
@@ -35,16 +35,6 @@ async def process(server, role):
         if started.returncode is None:
             started.kill()
         await started.wait()
-
-
-async def drained(queue):
-    """Wait until nothing is stored in the queue and nothing is in flight."""
-
-    async def empty():
-        depth = await queue.depth()
-        return depth.messages == 0 and depth.ack_pending == 0
-
-    await until(empty)
 
 
 # -- events

@@ -10,7 +10,7 @@ import pytest
 import patterns.inbox
 from patterns import Fleet
 from patterns.server import LocalServer
-from tests.support.fleets import connected, fast, running, take
+from tests.support.fleets import connected, drained, fast, running, take
 from tests.support.waiting import until
 
 MAX_DELIVERIES = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>"
@@ -21,16 +21,6 @@ authorization {{ users: [
 ] }}
 """
 """An agent with the rights it needs and no more: it hears no advisory."""
-
-
-async def drained(queue):
-    """Wait until nothing is stored in the queue or inbox and nothing is in flight."""
-
-    async def empty():
-        depth = await queue.depth()
-        return depth.messages == 0 and depth.ack_pending == 0
-
-    await until(empty)
 
 
 # -- found while others keep the consumer busy

@@ -8,23 +8,13 @@ import time
 
 import pytest
 
-import patterns.wire
+import patterns.interest
 from patterns import Fleet, Reject, Retry, UnknownDestination
-from tests.support.fleets import connected, fast, running
+from tests.support.fleets import connected, drained, fast, running
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
 STREAM, DURABLE = "TASKS_BACKEND", "backend-workers"
-
-
-async def drained(queue):
-    """Wait until nothing is stored in the queue and nothing is in flight."""
-
-    async def empty():
-        depth = await queue.depth()
-        return depth.messages == 0 and depth.ack_pending == 0
-
-    await until(empty)
 
 
 async def waiting(fleet):
@@ -117,7 +107,7 @@ async def test_tq19_a_worker_cut_off_for_longer_than_its_lease_changes_nothing_w
 async def test_tq19_a_worker_that_was_cut_off_takes_work_again(server, monkeypatch, caplog, noticed):
     """Whether its client never noticed, or gave the connection up and tried in vain for new ones."""
     caplog.set_level(logging.DEBUG, "patterns")
-    monkeypatch.setattr(patterns.wire, "PATIENCE", 1.0)
+    monkeypatch.setattr(patterns.interest, "PATIENCE", 1.0)
     options = {"ping_interval": 0.3, "max_outstanding_pings": 1, "connect_timeout": 0.3} if noticed else {}
     config = fast(tasks={"ack_wait": 1.0})
     async with (

@@ -28,7 +28,7 @@ from patterns import (
 from patterns.config import DeliveryConfig
 from patterns.lane import Lane
 from patterns.ledger import RESULT_LIMIT
-from tests.support.fleets import LONG_LEASE, connected, fast, publish, running
+from tests.support.fleets import LONG_LEASE, connected, drained, fast, publish, running
 from tests.support.waiting import until
 
 STREAM = "TASKS_BACKEND"
@@ -42,16 +42,6 @@ async def letters(fleet, count=1):
         return found if len(found) >= count else None
 
     return await until(enough)
-
-
-async def drained(queue):
-    """Wait until nothing is stored in the queue and nothing is in flight."""
-
-    async def empty():
-        depth = await queue.depth()
-        return depth.messages == 0 and depth.ack_pending == 0
-
-    await until(empty)
 
 
 async def outcomes(fleet, agent="ceo", count=1):

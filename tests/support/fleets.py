@@ -8,10 +8,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import nats.aio.client
+import nats.errors
 from nats.aio.msg import Msg
+from nats.js.errors import APIError
 
-from patterns import Consumer, DeliveryConfig, Fleet, FleetConfig, RetryPolicy
+from patterns import Consumer, DeliveryConfig, Fleet, FleetConfig, RetryPolicy, Unavailable
 from patterns.consumer import Handler
+from patterns.inbox import Inbox
+from patterns.tasks import TaskQueue
+from tests.support.waiting import until
 
 QUICK = RetryPolicy(base=0.05, factor=1.0, max=0.05, jitter=0.0)
 """Attempts follow each other at once."""
@@ -83,3 +88,16 @@ async def take(fleet: Fleet, stream: str, durable: str) -> Msg:
 def offline() -> Fleet:
     """A fleet on a client that never connected: any server call raises `ConnectionClosedError`."""
     return Fleet(nats.aio.client.Client(), config=fast())
+
+
+async def drained(queue: TaskQueue | Inbox, timeout: float = 40.0) -> None:
+    """Wait until nothing is stored in a queue or inbox and nothing is in flight; a server that is away is waited for."""
+
+    async def empty() -> bool:
+        try:
+            depth = await queue.depth()
+        except (Unavailable, APIError, nats.errors.Error):
+            return False
+        return depth.messages == 0 and depth.ack_pending == 0
+
+    await until(empty, timeout)

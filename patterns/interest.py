@@ -1,4 +1,4 @@
-"""Beginning and ending a core subscription so that nothing falls between."""
+"""Interest in subjects: making it known to the server, and ending it, so that nothing falls between."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PATIENCE = 5.0
 """Seconds for the server's answer."""
 
 
-async def settled(nc: Client) -> None:
+async def registered(nc: Client) -> None:
     """Wait until the server knows what was subscribed: a request sent right after could find nobody listening.
 
     Twice: nats-py writes the PING of a flush past commands that wait for its flusher, so only the second follows them.
