@@ -61,33 +61,37 @@ class Audit:
         return cls(path, where)
 
     def write(self, event: Event, action: str, job: str, **said: Any) -> None:
-        """Append one line and see it onto the disk.
+        """Append one line and see it onto the disk; that may take its time, so not on an event loop.
 
         Raises:
             OperationError: It cannot be written.
         """
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line = {"time": now, "event": event, **self.where, "action": action, "job": job, **said}
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            try:
-                # At once and in one piece: several sessions write to the same file.
-                os.write(file, (json.dumps(line, allow_nan=False) + "\n").encode())
-                os.fsync(file)
-            finally:
-                os.close(file)
+            self._append(event, action, job, said, synced=True)
         except OSError as error:
             raise OperationError(
                 f"the audit {self.path} cannot be written ({error.strerror}): make room or set XDG_STATE_HOME"
             ) from None
 
     def note(self, event: Event, action: str, job: str, **said: Any) -> None:
-        """As `write`, for what has happened already: a line that cannot be written is logged and changes nothing."""
+        """Append one line about what has happened already: one that cannot be written is logged and changes nothing."""
         try:
-            self.write(event, action, job, **said)
-        except OperationError as error:
-            log.warning("%s", error)
+            self._append(event, action, job, said, synced=False)
+        except OSError as error:
+            log.warning("the audit %s cannot be written: %s", self.path, error)
+
+    def _append(self, event: Event, action: str, job: str, said: Mapping[str, Any], *, synced: bool) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line = {"time": now, "event": event, **self.where, "action": action, "job": job, **said}
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            # At once and in one piece: several sessions write to the same file.
+            os.write(file, (json.dumps(line, allow_nan=False) + "\n").encode())
+            if synced:
+                os.fsync(file)
+        finally:
+            os.close(file)
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
