@@ -26,6 +26,7 @@ from console.session import Runtime, Session
 from console.settings import ReplayPolicy, Settings, TargetSettings
 from patterns import Fleet, StreamLimits
 from patterns.jetstream import JetStream
+from patterns.message import decode_stored
 from patterns.server import LocalServer
 from tests.support.fleets import connected, fast, offline, running
 from tests.support.letters import forge, forge_many, kill_tasks
@@ -383,7 +384,8 @@ async def test_the_fleet_is_told_what_an_operator_did(server):
         job = Job(fleet, await planned(fleet, reason="model is back"), WRITE)
         await job.run()
         page = await fleet.jetstream.read(fleet.events.stream)
-        (event,) = [fleet.events.watch()._decode(message) for message in page.messages]
+        (stored,) = page.messages
+        event = decode_stored(stored, names=fleet.names, stream=fleet.events.stream)
         assert event.type == "console.replay"
         assert event.data == {
             "job": job.id,
