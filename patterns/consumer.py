@@ -20,7 +20,7 @@ import nats.errors
 from nats.aio.msg import Msg
 
 from patterns.delivery import TRANSIENT, Delivery
-from patterns.errors import PatternError
+from patterns.errors import PatternError, PermissionDenied, Unavailable
 from patterns.headers import time_of_ns
 from patterns.message import decode
 from patterns.pull import Pull
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from patterns.lane import Lane
+    from patterns.letter import DeadLetter
 
 log = logging.getLogger("patterns")
 
@@ -236,12 +237,12 @@ class Consumer:
 
     async def _admit(self, delivery: Delivery) -> bool:
         """Whether a handler may see it; it is settled here if not."""
-        if await self.lane.is_second_copy(delivery):
+        second_copy, letter = await self._recall(delivery)
+        if second_copy:
             self.duplicates += 1
             delivery.settled = "dropped"
             await self.lane.confirm(delivery)
             return False
-        letter = await self.lane.recall(delivery)
         if not await self.lane.admit(delivery):
             delivery.settled = delivery.settled or "dropped"
             return False
@@ -264,6 +265,28 @@ class Consumer:
                     await self.lane.confirm(delivery)
             return False
         return True
+
+    async def _recall(self, delivery: Delivery) -> tuple[bool, DeadLetter | None]:
+        """Whether it is a second copy, and the letter it may have; an election over there is waited out.
+
+        For as long as the lease is surely ours: left to its end, a healthy message would lose the five minutes of an
+        inbox's lease and one of its attempts.
+        """
+        deadline = time.monotonic() + self.lane.delivery.ack_wait / 2
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                if await self.lane.is_second_copy(delivery):
+                    return True, None
+                return False, await self.lane.recall(delivery)
+            except PermissionDenied:
+                raise
+            except Unavailable as error:
+                if time.monotonic() + pause >= deadline:
+                    raise
+                log.debug("%s: %s; asking again", delivery, error)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 5.0)
 
     def _unfit(self, delivery: Delivery) -> tuple[str, str]:
         """Reason and text why no handler may see this delivery; two empty strings if one may."""

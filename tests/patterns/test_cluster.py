@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, suppress
 
 from nats.js.errors import APIError
 
-from patterns import Fleet, Reject, StreamLimits, Unavailable
+from patterns import Fleet, FleetConfig, Reject, StreamLimits, Unavailable
 from tests.support.fleets import drained, fast, running
 from tests.support.waiting import until
 
@@ -226,3 +226,27 @@ async def test_without_a_quorum_for_a_while_nothing_is_lost_doubled_or_stuck(clu
             await asyncio.to_thread(cluster.restart, node)
         await load.progress()
         await load.finish()
+
+
+async def test_a_message_waits_for_the_leader_of_the_dead_letters_not_for_its_lease(cluster):
+    announced = FleetConfig(limits=StreamLimits(replicas=3))  # a lease of five minutes
+    async with Fleet.connect(cluster.urls, config=announced) as sender:
+        await sender.provision(agents=["ceo"])
+        await sender.inbox("ceo").send("note", id="m-1")
+        frozen = int(sender.server_info().name.removeprefix("node-"))
+    others = [url for node, url in enumerate(cluster.urls) if node != frozen]
+    async with Fleet.connect(others, config=announced) as fleet:
+        await hand_over(fleet, "DLQ", frozen)
+        await hand_over(fleet, "INBOX_CEO", (frozen + 1) % 3)
+        cluster.nodes[frozen].pause()
+        heard = []
+
+        async def listen(message):
+            heard.append((message.id, message.attempt))
+
+        try:
+            # Stored before the connection began: whether it has a letter is asked, and nobody answers for a while.
+            async with running(fleet.inbox("ceo").consumer(), listen):
+                await until(lambda: heard == [("m-1", 1)], ELECTIONS)
+        finally:
+            cluster.nodes[frozen].resume()
