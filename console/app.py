@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import signal
 from typing import ClassVar
 
 from textual.app import App
 from textual.binding import Binding, BindingType
 
+from console.screens.audit import AuditScreen
 from console.screens.events import EventsScreen
 from console.screens.fleet import FleetScreen
 from console.screens.help import HelpPane
 from console.screens.letters import LettersScreen
 from console.screens.queues import QueuesScreen
+from console.screens.quit_dialog import QuitDialog
 from console.session import Runtime, Session
 from console.styles.theme import THEMES
 
@@ -35,6 +38,8 @@ class ConsoleApp(App[int]):
         Binding("2", "screen('queues')", "queues", show=False, id="app.queues"),
         Binding("3", "screen('letters')", "dead letters", show=False, id="app.letters"),
         Binding("4", "screen('events')", "events", show=False, id="app.events"),
+        Binding("6", "screen('jobs')", "jobs", show=False, id="app.jobs"),
+        Binding("7", "screen('audit')", "audit", show=False, id="app.audit"),
         Binding("ctrl+t", "next_theme", "theme", show=False, id="app.theme"),
         Binding("question_mark", "help", "help", key_display="?", id="app.help"),
         Binding("q", "leave", "quit", id="app.quit"),
@@ -57,6 +62,9 @@ class ConsoleApp(App[int]):
         self.add_mode("queues", lambda: QueuesScreen(self.runtime))
         self.add_mode("letters", lambda: LettersScreen(self.runtime))
         self.add_mode("events", lambda: EventsScreen(self.runtime))
+        if importlib.util.find_spec("console.screens.jobs") is not None:
+            self.add_mode("jobs", lambda: importlib.import_module("console.screens.jobs").JobsScreen(self.runtime))
+        self.add_mode("audit", lambda: AuditScreen(self.runtime))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._end_by_signal, number)
@@ -68,7 +76,7 @@ class ConsoleApp(App[int]):
 
     async def action_screen(self, name: str) -> None:
         """Go to a screen."""
-        if not isinstance(self.screen, HelpPane) and not self.screen.is_modal:
+        if name in self._modes and not self.screen.is_modal:
             await self.switch_mode(name)
 
     async def action_letters_of(self, expression: str) -> None:
@@ -90,13 +98,19 @@ class ConsoleApp(App[int]):
         self.theme = names[(at + 1) % len(names)]
 
     def action_leave(self) -> None:
-        """Quit; a running job stops after the item in work."""
-        if self.runtime.busy is not None:
-            self.notify(
-                "a job is running: it stops after the item in work. ctrl+q quits", severity="warning", markup=False
-            )
-            return
-        self.exit(0)
+        """Quit; while a job is running, ask first: it stops after the item in work."""
+        if self.runtime.busy is None:
+            self.exit(0)
+        elif not isinstance(self.screen, QuitDialog):
+            self.push_screen(QuitDialog(self.runtime), self._leave_if)
+
+    def _leave_if(self, confirmed: bool | None) -> None:
+        if confirmed:
+            self.exit(0)
+
+    async def action_quit(self) -> None:
+        """Textual's own way out, ctrl+q and the command palette, asks too."""
+        self.action_leave()
 
 
 async def run_console(session: Session) -> int:

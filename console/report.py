@@ -9,14 +9,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from console.messages import MessageState, preview
 from console.monitor.feed import one_line
 from console.monitor.view import Finding, FleetView, Flow, Subscription
-from console.operations.job import ItemResult, Job
-from console.operations.plan import Plan
+from console.report_parts import Parts
+from console.report_parts import fields as _fields
+from console.report_parts import line as _line
+from console.report_parts import number as _number
+from console.report_parts import table as _table
 from console.text import units
 from console.text.safe import body_preview, clean
 from patterns import DeadLetter, Message
@@ -24,12 +27,7 @@ from patterns import DeadLetter, Message
 _STYLES: Final = {"bad": "red", "warn": "yellow", "accent": "cyan", "good": "green", "dim": "dim"}
 _SEVERITIES: Final = {"critical": ("✖", "red"), "warning": ("▲", "yellow")}
 _VERDICTS: Final = {"healthy": ("●", "green"), "unknown": ("?", "yellow"), **_SEVERITIES}
-_OUTCOMES: Final = {"done": "green", "duplicate": "green", "skipped": "dim"}
-_TOLD_ONE_BY_ONE: Final = 20
-"""Items of a result that are listed though they went well, and skipped ones that a plan names."""
-
-Parts = list[RenderableType]
-"""What is printed one below the other."""
+_STATES: Final = {"pending": "", "in flight": "cyan", "stranded": "red"}
 
 
 def fleet(view: FleetView) -> Parts:
@@ -128,45 +126,37 @@ def letter(dead: DeadLetter) -> Parts:
     return [*parts, "", _line("body", "dim"), Text(body_preview(message.body, data))]
 
 
-def plan(planned: Plan) -> Parts:
-    """What a replay would do."""
-    head = f"{planned.action} {_many(planned.items, 'dead letter')}   selected: {planned.selection}"
-    pace = f"{planned.rate:g} a second, about {units.age(planned.duration)}; each letter is removed once it is stored there"
-    parts: Parts = [_line(head, "bold"), _line(pace, "dim")]
-    parts += [_line(f"▲ {warning}", "yellow") for warning in planned.warnings]
-    if planned.count:
-        parts += [
-            "",
-            _counts("FROM", planned.by_origin),
-            "",
-            _counts("TO", planned.by_destination),
-            "",
-            _sample(planned),
-        ]
-        parts += ["", _line("by hand, for the first:", "dim")]
-        parts += [_line(f"  {command}", "dim") for command in planned.nats_commands()[:1]]
-    if planned.skipped:
-        table = _table(">SEQ", f"SKIPPED ({len(planned.skipped):,})")
-        for skip in planned.skipped[:_TOLD_ONE_BY_ONE]:
-            table.add_row(_line(skip.seq), _line(skip.reason))
-        parts += ["", table]
-    return parts
+def messages(
+    found: Sequence[tuple[Message, MessageState | None]],
+    nothing: str,
+    *,
+    more: bool = False,
+    now: datetime | None = None,
+) -> Parts:
+    """A list of stored messages, each with its state; None for one that cannot be known.
 
-
-def result(job: Job) -> Parts:
-    """What became of a replay: all items of a small one, of a big one those that did not go well."""
-    told = job.as_json()
-    counts = "   ".join(f"{name} {told[name]:,}" for name in ("planned", "done", "skipped", "failed", "duplicates"))
-    items = [ItemResult(item["seq"], item["outcome"], item["detail"]) for item in told["items"]]
-    if len(items) > _TOLD_ONE_BY_ONE:
-        items = [item for item in items if item.outcome not in ("done", "duplicate")]
-    parts: Parts = [_line(f"{job.plan.action} {job.id}   {counts}", "bold")]
-    if items:
-        table = _table(">SEQ", "OUTCOME", "")
-        for item in items:
-            table.add_row(_line(item.seq), _line(item.outcome, _OUTCOMES.get(item.outcome, "red")), _line(item.detail))
-        parts += ["", table]
-    return parts
+    Args:
+        found: What is shown.
+        nothing: What to say when there is none.
+        more: There are more that are not shown.
+        now: What ages count from; the clock if omitted.
+    """
+    if not found:
+        return [_line(nothing, "dim")]
+    table = _table(">SEQ", "STATE", "TYPE", "ID", "SOURCE", ">AGE", ">SIZE", "BODY")
+    moment = now or datetime.now(UTC)
+    for each, state in found:
+        table.add_row(
+            _line(each.seq),
+            _line(state or units.NOTHING, _STATES.get(state or "", "dim")),
+            _line(each.type, limit=60),
+            _line(each.id, limit=40),
+            _line(each.source, limit=40),
+            _line(units.age((moment - each.stored_at).total_seconds() if each.stored_at else None)),
+            _line(units.size(each.size)),
+            _line(preview(each)),
+        )
+    return [table, _line(f"the first {len(found):,}: --limit shows more", "dim")] if more else [table]
 
 
 def event(message: Message, now: datetime | None = None) -> Text:
@@ -177,42 +167,6 @@ def event(message: Message, now: datetime | None = None) -> Text:
     topic, source = clean(message.type, limit=60), clean(message.source, limit=40)
     words = ((clock, "dim"), "  ", (f"{topic:<24}", "cyan"), "  ", f"{source:<14}", "  ", one_line(message))
     return Text.assemble(*words, no_wrap=True, overflow="ellipsis")
-
-
-def audit(lines: Iterable[Mapping[str, Any]]) -> Table:
-    """What operators did, oldest first."""
-    table = _table("time", "who", "where", "action", "job", "what", "came of it")
-    for line in lines:
-        table.add_row(
-            _line(str(line.get("time", ""))[:19].replace("T", " ")),
-            _line(line.get("actor", "")),
-            _line(line.get("context") or line.get("server") or ""),
-            _line(line.get("action", "")),
-            _line(line.get("job", "")),
-            _line(_audited(line), limit=60),
-            _line(_came_of(line), "red" if line.get("failed") or line.get("in_doubt") or line.get("error") else ""),
-        )
-    return table
-
-
-def _audited(line: Mapping[str, Any]) -> str:
-    if line.get("event") == "item":
-        return f"seq {line.get('seq')}"
-    reason = f" ({line['reason']})" if line.get("reason") else ""
-    return f"{line.get('planned')} of {line.get('selector')}{reason}"
-
-
-def _came_of(line: Mapping[str, Any]) -> str:
-    if line.get("event") == "start":
-        return "…"
-    if line.get("event") == "item":
-        return f"{line.get('result')}: {line.get('error')}"
-    counts = ", ".join(
-        f"{line[name]} {name.replace('_', ' ')}"
-        for name in ("done", "skipped", "failed", "in_doubt", "not_started")
-        if line.get(name) or name == "done"
-    )
-    return f"{line.get('result')}: {counts}"
 
 
 def info(told: Mapping[str, Any]) -> Table:
@@ -281,64 +235,8 @@ def _back(flow: Flow) -> tuple[Text, ...]:
     )
 
 
-def _sample(planned: Plan) -> Table:
-    table = _table(
-        ">SEQ", "FROM", "TYPE", "ID", "ERROR", f"TO (the first {min(planned.count, 5)} of {planned.count:,})"
-    )
-    for item in planned.items[:5]:
-        dead = item.letter
-        error = _line(dead.error_text or dead.reason, limit=60)
-        table.add_row(
-            _line(dead.seq),
-            _line(dead.source),
-            _line(dead.type),
-            _line(dead.id, limit=40),
-            error,
-            _line(item.destination),
-        )
-    return table
-
-
-def _counts(title: str, counts: Mapping[str, int]) -> Table:
-    table = _table(title, ">LETTERS")
-    for name, count in sorted(counts.items(), key=lambda pair: -pair[1])[:_TOLD_ONE_BY_ONE]:
-        table.add_row(_line(name), _number(count))
-    if len(counts) > _TOLD_ONE_BY_ONE:
-        table.add_row(_line(f"and {len(counts) - _TOLD_ONE_BY_ONE:,} more", "dim"), Text())
-    return table
-
-
-def _fields(fields: Mapping[str, Any]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in fields.items():
-        table.add_row(_line(name), _line(value if value not in (None, "") else units.NOTHING))
-    return table
-
-
-def _table(*headers: str) -> Table:
-    """A table without lines; a header that begins with `>` stands on the right, as numbers do."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for header in headers:
-        right = header.startswith(">")
-        table.add_column(
-            Text(header.removeprefix(">")), justify="right" if right else "left", no_wrap=True, overflow="ellipsis"
-        )
-    return table
-
-
 def _many(things: Sequence[Any], word: str) -> str:
     return f"{len(things):,} {word}{'' if len(things) == 1 else 's'}"
-
-
-def _line(value: Any, style: str = "", *, limit: int = 1_000) -> Text:
-    return Text(clean(str(value), limit=limit), style=style)
-
-
-def _number(value: int | None, style: str = "") -> Text:
-    """A zero is a dim dot: what is not zero is what one looks for."""
-    return Text("·", style="dim") if value == 0 else Text(units.count(value), style=style if value else "dim")
 
 
 def _time(moment: datetime | None) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from console.monitor.engine import Monitor
 from console.monitor.feed import Feed
@@ -14,8 +16,10 @@ from console.operations.audit import Audit
 from console.operations.errors import OperationError
 from console.operations.guard import WriteGuard
 from console.operations.job import Job
+from console.operations.ledger import JobLedger
 from console.operations.plan import Plan
 from console.settings import Settings
+from console.text.safe import clean
 from patterns import Fleet
 
 log = logging.getLogger("console")
@@ -38,6 +42,10 @@ class Session:
     demo: bool = False
     audit: Audit | None = None
     """Where what is done here is written down."""
+    ledger: JobLedger = field(default_factory=JobLedger)
+    """Where jobs are kept, so that one that breaks off can be resumed."""
+    spill: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
+    """Directory of what is removed, for the way back."""
 
     @property
     def prod(self) -> bool:
@@ -73,27 +81,40 @@ class Runtime:
 
     @property
     def busy(self) -> Job | None:
-        """The job that runs, if any."""
-        return next((job for job in self.jobs if job.state == "running"), None)
+        """A job that is under way, if any."""
+        return next((job for job in self.jobs if job.running), None)
+
+    def working_on(self, stream: str) -> Job | None:
+        """The job that is under way on a stream, if any."""
+        return next((job for job in self.jobs if job.running and job.record.stream == stream), None)
 
     def start(self, plan: Plan, *, ended: Callable[[Job], None] | None = None) -> tuple[Job, asyncio.Task[None]]:
         """Run a confirmed plan; it goes on when the screen changes, and `ended` is called whatever becomes of it.
 
         Raises:
             Refused: The guard forbids it.
-            OperationError: Another job is running; two at once on the same dead letters help nobody.
+            OperationError: Another job works on the same stream; two at once on the same messages help nobody.
         """
-        self.guard.require(plan.action)
-        if self.busy is not None:
-            raise OperationError(f"job {self.busy.id} is still running: wait for its end")
-        job = Job(self.fleet, plan, self.guard, audit=self.session.audit)
+        session = self.session
+        job = Job.of(
+            self.fleet, plan, self.guard, ledger=session.ledger, audit=session.audit, context=session.name,
+            mode="demo" if session.demo else "ui",
+        )  # fmt: skip
+        return job, self.run(job, ended=ended)
+
+    def run(self, job: Job, *, ended: Callable[[Job], None] | None = None) -> asyncio.Task[None]:
+        """Run a job that is new or was resumed; see `start`."""
+        self.guard.require(job.action)
+        other = self.working_on(job.record.stream)
+        if other is not None and job.action not in ("pause", "resume"):
+            raise OperationError(f"job {other.id} still works on {clean(job.record.stream)}: wait for its end")
         job.state = "running"
-        self.jobs.append(job)
+        self.jobs = [*(each for each in self.jobs if each.id != job.id), job]
         # Not a worker of a screen: a cancelled publish has an unknown outcome.
         task = asyncio.create_task(self._run(job, ended), name=f"job {job.id}")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        return job, task
+        return task
 
     async def _run(self, job: Job, ended: Callable[[Job], None] | None) -> None:
         try:
@@ -117,7 +138,8 @@ class Runtime:
             yield self
         finally:
             for job in self.jobs:
-                job.cancel()
+                if job.running:
+                    job.leave()
             await asyncio.gather(*self._running, return_exceptions=True)
             while left := [task for task in self._tasks if not task.done()]:
                 # Once is not enough: `asyncio.wait_for` of Python 3.11 swallows a cancellation that meets the arrival of

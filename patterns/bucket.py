@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from nats.js.errors import APIError
 
-from patterns.jetstream import WRONG_LAST_SEQUENCE, JetStream
+from patterns.jetstream import STREAM_NOT_FOUND, WRONG_LAST_SEQUENCE, JetStream
 
 
 @dataclass(slots=True)
@@ -42,6 +42,22 @@ class Bucket:
     async def create(self, key: str, data: bytes) -> bool:
         """Write a key that must not exist; False if it does."""
         return await self.update(key, data, 0) is not None
+
+    async def delete(self, key: str) -> bool:
+        """Remove a key without a trace, so that `create` works again; whether there was anything.
+
+        A value that somebody writes meanwhile stays. A bucket that does not exist holds no keys.
+        """
+        _, revision = await self.look(key)
+        if not revision:
+            return False
+        try:
+            # Not by sequence: a bucket denies deletes (ADR-8), and only purges.
+            return bool(await self.api.purge(self.stream, subject=self.subject(key), up_to=revision + 1))
+        except APIError as error:
+            if error.err_code == STREAM_NOT_FOUND:
+                return False
+            raise
 
     async def update(self, key: str, data: bytes, revision: int) -> int | None:
         """Write a key whose revision must be `revision`; its new one, or None if somebody else wrote it."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from nats.js.errors import APIError
 
 from patterns.bucket import Bucket
 from patterns.errors import InvalidName, PermissionDenied, Unavailable, UnknownDestination
 from patterns.headers import header_size
-from patterns.jetstream import WRONG_LAST_SEQUENCE
+from patterns.jetstream import STREAM_NOT_FOUND, WRONG_LAST_SEQUENCE
 from patterns.letter import PREFIX, DeadLetter, death_headers, number, read_letter
 from patterns.message import OUTCOME_OF, REPLAY_OF, Message
 from patterns.names import Entry
@@ -161,6 +161,42 @@ class Burials:
         value = await self.receipts.get(key)
         return value is None or value == mine
 
+    async def unclaim(self, headers: Mapping[str, str], stream: str, seq: int) -> Literal["free", "handled"]:
+        """Before a purged message is stored again, under another sequence: whether a consumer may handle it then.
+
+        Args:
+            headers: Of the purged message.
+            stream: Stream it was purged from.
+            seq: Its sequence there.
+
+        Returns:
+            `handled` if it is the second copy of a replayed message or of an outcome, and another copy was delivered: do not
+            put it back. Else `free`; a receipt that it had left itself, delivered but not acknowledged, is gone then.
+
+        Raises:
+            Unavailable: The receipt cannot be read or removed.
+        """
+        key = self._receipt_of(headers)
+        value = None if key is None else await self.receipts.get(key)
+        if key is None or value is None:
+            return "free"
+        if value != f"{stream}:{seq}".encode():
+            return "handled"
+        await self.receipts.delete(key)
+        return "free"
+
+    async def guarded(self, stream: str) -> bool:
+        """Whether the consumers of a stream look for receipts; see `DeadLetters.guarded`."""
+        if await self._js.stream_info(self.receipts.stream) is None:
+            return False
+        try:
+            consumers = await self._js.consumers(stream)
+        except APIError as error:
+            if error.err_code == STREAM_NOT_FOUND:
+                return False
+            raise
+        return all((each["config"].get("metadata") or {}).get("agents.receipts") == "1" for each in consumers)
+
     async def delivered(self, entry: Entry, generation: int) -> bool:
         """Whether a replay of this letter has reached its consumer already."""
         return await self.receipts.get(self._names.replay_key(entry, generation)) is not None
@@ -191,6 +227,17 @@ class Burials:
         except UnknownDestination:
             # A fleet made by other code has no receipts; its movers do not look for them either.
             log.debug("no bucket %s: %s left no receipt", self.receipts.name, entry)
+
+    async def reopen(self, entry: Entry) -> None:
+        """Remove the receipt of a discard or purge, before that letter is put back.
+
+        With it a mover that slept would take the letter for one of its own making, and delete it. Nothing happens where there
+        is no receipt, or no bucket.
+
+        Raises:
+            Unavailable: The receipt cannot be read or removed; do not put the letter back yet.
+        """
+        await self.receipts.delete(self._names.resolved_key(entry))
 
     async def _resolved(self, entry: Entry) -> bool:
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,7 +35,7 @@ from patterns.ledger import TaskStatus
 from patterns.letter import PREFIX, DeadLetter, read_letter, replay_headers
 from patterns.letter_count import LetterCount
 from patterns.message import CE_CONTENT_TYPE, CE_EXPIRY, Receipt, encode_data
-from patterns.names import Entry, is_literal
+from patterns.names import Entry, Place, is_literal
 from patterns.stored import PublishAck, StoredMessage
 
 if TYPE_CHECKING:
@@ -43,9 +43,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("patterns")
 
-
 PURGE_AT_ONCE = 16
 """Letters a purge has in work at a time."""
+
+STREAMS_KNOWN = 1000
+"""Destinations whose stream is remembered; the publish says which one it expects, so an old entry does no harm."""
 
 
 class _Unchanged:
@@ -72,6 +74,7 @@ class DeadLetters:
         self._js = fleet.jetstream
         self._names = fleet.names
         self.stream = fleet.names.dlq_stream
+        self._streams: dict[tuple[str, str | None], str] = {}
         self._count = LetterCount(fleet.jetstream, fleet.names, self.stream)
 
     # -- looking
@@ -106,11 +109,7 @@ class DeadLetters:
         Raises:
             UnknownDeadLetter: There is none with this sequence.
         """
-        stored = await self._js.get(self.stream, seq)
-        letter = self.decode(stored) if stored is not None else None
-        if letter is None:
-            raise UnknownDeadLetter(f"no dead letter {seq}: replayed, discarded, expired, or never there")
-        return letter
+        return (await self._stored(seq))[1]
 
     async def watch(self) -> AsyncIterator[DeadLetter]:
         """New letters as they arrive, and first those that are there. Ends never; makes no consumer."""
@@ -153,6 +152,9 @@ class DeadLetters:
         expires_in: float | None = None,
         force: bool = False,
         entry: str | None = None,
+        stored_ns: int | None = None,
+        before_publish: Callable[[], Awaitable[None]] | None = None,
+        insist: bool = True,
     ) -> Receipt:
         """Send a letter back to where it came from, and delete it here once that is confirmed.
 
@@ -164,29 +166,31 @@ class DeadLetters:
             expires_in: A new deadline in seconds; the old one is removed in any case.
             force: Replay beyond `max_replays`.
             entry: Replay only if the sequence still names this death (the DLQ stream may have been made anew).
+            stored_ns: Replay only the copy that the DLQ stream stored at this nanosecond since the epoch.
+            before_publish: Awaited once when everything is read and repaired; nothing comes between its return and the
+                publish, so whoever replays many at a time can keep their order.
+            insist: As for `JetStream.publish`; False where consumers keep no receipts, and would handle a second copy.
 
         Returns:
             The receipt of the publish; `duplicate` means an earlier, interrupted replay of this letter had got that far.
 
         Raises:
-            UnknownDeadLetter: It is not there (any more).
+            UnknownDeadLetter: It is not there (any more), or it is another one.
             AlreadyReplayed: An interrupted attempt sent it with another body before this edit; the letter stays.
             ReplayLimit: It was replayed as often as allowed.
             InvalidMessage: Its body was cut when it died, and no other was given.
             UnknownDestination: Nothing stores its subject; the letter stays.
             Unavailable: Not confirmed; the letter stays, and replaying it again stores no second copy that anybody handles.
         """
-        stored = await self._js.get(self.stream, seq)
-        letter = self.decode(stored) if stored is not None else None
-        if stored is None or letter is None or (entry is not None and letter.entry != entry):
-            raise UnknownDeadLetter(f"no dead letter {seq}: replayed, discarded, expired, or never there")
+        stored, letter = await self._stored(seq, entry, stored_ns)
         limit = self._fleet.config.dead_letters.max_replays
         if letter.replays >= limit and not force:
             raise ReplayLimit(
                 f"dead letter {seq} was replayed {letter.replays} times (limit {limit}); find out why it dies, or force it"
             )
         subject = _literal(self.destination(letter) if to is None else to)
-        stream = await self._destination_stream(subject, letter.stream if to is None else None)
+        recorded = letter.stream if to is None else None
+        stream = await self._destination_stream(subject, recorded)
         death = Entry.parse(letter.entry)
         await self._fleet.burials.finish(letter, death)
         if not isinstance(data, _Unchanged):
@@ -200,7 +204,7 @@ class DeadLetters:
         generation = letter.replays + 1
         before: TaskStatus | None = None
         # One that was delivered already has had a life of its own since: what is sent now is dropped as its second copy.
-        if letter.kind == "tasks" and to is None and not await self._fleet.burials.delivered(death, generation):
+        if to is None and self._has_record(letter) and not await self._fleet.burials.delivered(death, generation):
             before = await self._resubmit(letter)
         headers = replay_headers(stored.headers, letter, death, generation, by)
         if expires_in is not None:
@@ -208,9 +212,14 @@ class DeadLetters:
         body = stored.body
         if replaced is not None:
             body, headers[CE_CONTENT_TYPE] = replaced
-        timeout = self._fleet.config.publish_timeout
+        if before_publish is not None:
+            try:
+                await before_publish()
+            except Exception:
+                await self._undo_resubmit(letter, before)
+                raise
         try:
-            ack = await self._js.publish(subject, body, headers, stream=stream, timeout=timeout, headroom=COPY_HEADROOM)
+            ack = await self._send(subject, body, headers, stream, recorded, insist=insist)
         except (UnknownDestination, QueueFull, MessageTooLarge, APIError):
             await self._undo_resubmit(letter, before)
             raise
@@ -223,17 +232,20 @@ class DeadLetters:
         await self._js.delete(self.stream, seq)
         return Receipt(id=letter.id, stream=ack.stream, seq=ack.seq, duplicate=ack.duplicate)
 
-    async def discard(self, seq: int, *, by: str) -> None:
+    async def discard(self, seq: int, *, by: str, entry: str | None = None, stored_ns: int | None = None) -> None:
         """Delete a letter for good.
 
+        Args:
+            seq: The letter.
+            by: Who discards; stays in the receipt.
+            entry: Discard only if the sequence still names this death, as in `replay`.
+            stored_ns: Discard only the copy that the DLQ stream stored at this nanosecond since the epoch.
+
         Raises:
-            UnknownDeadLetter: It is not there (any more).
+            UnknownDeadLetter: It is not there (any more), or it is another one.
         """
-        letter = await self.get(seq)
-        entry = Entry.parse(letter.entry)
-        await self._fleet.burials.finish(letter, entry)
-        await self._fleet.burials.resolve(entry, f"discarded by {by}")
-        await self._js.delete(self.stream, seq)
+        _, letter = await self._stored(seq, entry, stored_ns)
+        await self._remove(letter, f"discarded by {by}")
 
     async def purge(self, kind: str = "*", name: str = "*", *, before: datetime | None = None) -> int:
         """Discard all letters of a kind and name, or those of them that died before a moment; returns how many went.
@@ -247,10 +259,7 @@ class DeadLetters:
 
         async def discard(letter: DeadLetter) -> bool:
             async with slots:
-                entry = Entry.parse(letter.entry)
-                await self._fleet.burials.finish(letter, entry)
-                await self._fleet.burials.resolve(entry, "purged")
-                return await self._js.delete(self.stream, letter.seq)
+                return await self._remove(letter, "purged")
 
         while page := [letter for letter in await self.list(kind, name, after=after, limit=500) if letter.seq <= last]:
             chosen = [letter for letter in page if before is None or letter.died_at < before]
@@ -264,15 +273,16 @@ class DeadLetters:
         Raises:
             UnknownDestination: The letter does not say where it came from.
         """
-        if (
-            letter.kind == "events"
-            and (owner := self._names.subscription_of(letter.name)) is not None
-            and letter.subject
-        ):
+        owner = self._names.subscription_of(letter.name) if letter.kind == "events" else None
+        if owner is not None and letter.subject:
             return self._names.redeliver_subject(*owner, self._names.topic_of(letter.subject))
         if not letter.subject:
             raise UnknownDestination(f"dead letter {letter.seq} has no {PREFIX}Subject header: say where it should go")
         return letter.subject
+
+    async def guarded(self, stream: str) -> bool:
+        """Whether a second copy of a replay into this stream would be dropped: all its consumers look for receipts."""
+        return await self._fleet.burials.guarded(stream)
 
     async def sweep(self, stream: str, durable: str) -> int:
         """Move messages that exhausted their deliveries, and that the server hides, here; returns how many.
@@ -287,6 +297,45 @@ class DeadLetters:
         return await sweeping.stranded(self._js, stream, durable, limit=limit)
 
     # -- internals
+
+    async def _stored(
+        self, seq: int, entry: str | None = None, stored_ns: int | None = None
+    ) -> tuple[StoredMessage, DeadLetter]:
+        """The letter of this sequence, if it is the one that is meant."""
+        stored = await self._js.get(self.stream, seq)
+        letter = self.decode(stored) if stored is not None else None
+        if stored is None or letter is None:
+            raise UnknownDeadLetter(f"no dead letter {seq}: replayed, discarded, expired, or never there")
+        if (entry is not None and letter.entry != entry) or (stored_ns is not None and stored.stored_ns != stored_ns):
+            raise UnknownDeadLetter(f"dead letter {seq} is another one now: the one that was meant is gone")
+        return stored, letter
+
+    async def _remove(self, letter: DeadLetter, how: str) -> bool:
+        """Delete a letter so that no mover brings it back; whether it was there."""
+        entry = Entry.parse(letter.entry)
+        await self._fleet.burials.finish(letter, entry)
+        await self._fleet.burials.resolve(entry, how)
+        return await self._js.delete(self.stream, letter.seq)
+
+    def _has_record(self, letter: DeadLetter) -> bool:
+        """Whether it can have a ledger record: what was rescued from a foreign stream bears a consumer's name."""
+        place = self._names.place_of(letter.stream)
+        return letter.kind == "tasks" and (not letter.stream or place == Place("tasks", letter.name))
+
+    async def _send(
+        self, subject: str, body: bytes, headers: Mapping[str, str], stream: str, recorded: str | None, *, insist: bool
+    ) -> PublishAck:
+        timeout = self._fleet.config.publish_timeout
+        options: dict[str, Any] = {"timeout": timeout, "headroom": COPY_HEADROOM, "insist": insist}
+        try:
+            return await self._js.publish(subject, body, headers, stream=stream, **options)
+        except UnknownDestination:
+            # What was remembered may be of a time before the stream was made anew under another name.
+            self._streams.pop((subject, recorded), None)
+            now = await self._destination_stream(subject, recorded)
+            if now == stream:
+                raise
+        return await self._js.publish(subject, body, headers, stream=now, **options)
 
     async def _resubmit(self, letter: DeadLetter) -> TaskStatus | None:
         """Set the ledger record of a dead task back to `submitted`; returns the one of before if it was changed."""
@@ -331,13 +380,19 @@ class DeadLetters:
             )
 
     async def _destination_stream(self, subject: str, recorded: str | None) -> str:
+        key = subject, recorded
+        if (known := self._streams.get(key)) is not None:
+            return known
         streams = await self._js.stream_names(subject)
         if recorded in streams and recorded is not None:
-            return recorded
+            streams = [recorded]
         if len(streams) != 1:
             raise UnknownDestination(
                 f"{'no stream' if not streams else 'more than one stream'} stores {subject!r}; the dead letter stays"
             )
+        if len(self._streams) >= STREAMS_KNOWN:
+            del self._streams[next(iter(self._streams))]
+        self._streams[key] = streams[0]
         return streams[0]
 
 

@@ -28,7 +28,7 @@ from patterns.errors import (
 )
 from patterns.headers import format_time, parse_time_ns
 from patterns.publishing import HEADROOM, api_error
-from patterns.stored import Page, PublishAck, StoredMessage, parse_headers, unbase64
+from patterns.stored import Headers, Page, PublishAck, StoredMessage, parse_headers, unbase64
 
 log = logging.getLogger("patterns")
 
@@ -275,28 +275,32 @@ class JetStream:
         self,
         subject: str,
         body: bytes,
-        headers: Mapping[str, str],
+        headers: Headers,
         *,
         stream: str | None = None,
         expect_empty_subject: bool = False,
         last_seq: int | None = None,
         timeout: float = 30.0,
         headroom: int = HEADROOM,
+        insist: bool = True,
     ) -> PublishAck:
         """Publish and wait for the confirmation, repeating with the same headers until `timeout` seconds are over.
 
         Args:
             subject: A literal subject.
             body: The payload.
-            headers: Encoded headers; with a `Nats-Msg-Id`, else a repetition may store it twice.
+            headers: Encoded headers, or exact lines; with a `Nats-Msg-Id`, else a repetition may store it twice.
             stream: Stream that must store it.
             expect_empty_subject: Store only if the subject holds no message.
             last_seq: Store only if this is the newest sequence on the subject.
             timeout: Seconds until it gives up.
             headroom: Bytes to stay below the server's limit.
+            insist: Repeat it after a silence even if the server may have been restarted, or is one of a cluster, and so
+                may have forgotten the id of what was stored and consumed meanwhile.
 
         Raises:
             MessageTooLarge: Before anything is sent.
+            InvalidMessage: A header cannot be sent; nothing was.
             UnknownDestination: No stream stores the subject, or not the expected one, or nobody can publish to it.
             QueueFull: The stream is at its limit.
             PermissionDenied: The server does not let this user publish there.
@@ -305,7 +309,7 @@ class JetStream:
         """
         return await publishing.publish(
             self, subject, body, headers, stream=stream, last_seq=0 if expect_empty_subject else last_seq,
-            timeout=timeout, headroom=headroom,
+            timeout=timeout, headroom=headroom, insist=insist,
         )  # fmt: skip
 
     # -- internals of reading
@@ -317,10 +321,12 @@ class JetStream:
             if error.err_code in (*NO_MESSAGE, STREAM_NOT_FOUND):
                 return None
             raise
+        block = unbase64(raw.get("hdrs"))
         return StoredMessage(
             subject=raw["subject"],
             seq=raw["seq"],
             stored_ns=parse_time_ns(raw["time"]),
-            headers=parse_headers(unbase64(raw.get("hdrs"))),
+            headers=parse_headers(block),
             body=unbase64(raw.get("data")),
+            header_block=block,
         )

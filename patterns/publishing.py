@@ -17,7 +17,7 @@ from patterns.errors import InvalidMessage, MessageTooLarge, QueueFull, Unavaila
 from patterns.headers import header_size
 from patterns.message import EXPECTED_LAST_SUBJECT_SEQUENCE, EXPECTED_STREAM
 from patterns.names import is_literal
-from patterns.stored import PublishAck
+from patterns.stored import SENDABLE, HeaderLines, Headers, PublishAck
 
 if TYPE_CHECKING:
     from patterns.jetstream import JetStream
@@ -36,35 +36,35 @@ async def publish(
     js: JetStream,
     subject: str,
     body: bytes,
-    headers: Mapping[str, str],
+    headers: Headers,
     *,
     stream: str | None,
     last_seq: int | None,
     timeout: float,
     headroom: int,
+    insist: bool = True,
 ) -> PublishAck:
     """Publish until it is confirmed or refused; see `JetStream.publish`."""
-    sent = dict(headers)
-    if stream is not None:
-        sent[EXPECTED_STREAM] = stream
-    if last_seq is not None:
-        sent[EXPECTED_LAST_SUBJECT_SEQUENCE] = str(last_seq)
+    sent = _expecting(headers, stream, last_seq)
     if not is_literal(subject):
         raise UnknownDestination(f"{subject!r} is not a subject to publish to")
-    size, most = len(body) + header_size(sent), js.nc.max_payload - headroom
+    size, most = len(body) + _size(sent), js.nc.max_payload - headroom
     if size > most:
         raise MessageTooLarge(
             f"{size} bytes of body and headers, the server takes {most}; store large data elsewhere and send a reference"
         )
-    _require_encodable(sent)
+    _require_sendable(sent)
+    # nats-py would write a block without lines; and it asks no more than `items()` of what it takes for a dictionary.
+    lines: Any = sent if len(sent) else None
     began = time.monotonic()
     deadline = began + timeout
     pause, patience, silences = 0.05, 2.0, 0
+    connection = js.nc.stats["reconnects"]
     while True:
         in_doubt = False
         try:
             left = deadline - time.monotonic()
-            msg = await js.nc.request(subject, body, timeout=max(0.05, min(left, patience)), headers=sent)
+            msg = await js.nc.request(subject, body, timeout=max(0.05, min(left, patience)), headers=lines)
             answer = json.loads(msg.data)
             if "error" not in answer:
                 return PublishAck(answer["stream"], answer["seq"], bool(answer.get("duplicate")))
@@ -74,6 +74,8 @@ async def publish(
         except nats.errors.TimeoutError:
             denials.require_permission(js.nc, subject, began)
             failure, in_doubt, silences, patience = "no answer", silences == 0, silences + 1, 5.0
+            if not insist and not (js.standalone and js.nc.is_connected and js.nc.stats["reconnects"] == connection):
+                raise Unavailable(f"publish to {subject!r} was not confirmed; it may or may not be stored") from None
         except nats.errors.OutboundBufferLimitError:
             failure = "not connected"
         except (ValueError, KeyError, TypeError):
@@ -112,8 +114,29 @@ async def _nobody_stores(js: JetStream, subject: str, stream: str | None) -> boo
         return False
 
 
-def _require_encodable(headers: Mapping[str, str]) -> None:
+def _expecting(headers: Headers, stream: str | None, last_seq: int | None) -> dict[str, str] | HeaderLines:
+    """The headers with what the server is to check."""
+    expected: dict[str, str] = {}
+    if stream is not None:
+        expected[EXPECTED_STREAM] = stream
+    if last_seq is not None:
+        expected[EXPECTED_LAST_SUBJECT_SEQUENCE] = str(last_seq)
+    if isinstance(headers, Mapping):
+        return {**headers, **expected}
+    return (headers if isinstance(headers, HeaderLines) else HeaderLines(headers)).replacing(expected)
+
+
+def _size(headers: dict[str, str] | HeaderLines) -> int:
+    return header_size(headers) if isinstance(headers, dict) else len(headers.block)
+
+
+def _require_sendable(headers: dict[str, str] | HeaderLines) -> None:
     """A lone surrogate in a header would come up inside the client as a ValueError that looks like a broken answer."""
+    if isinstance(headers, HeaderLines):
+        return
+    for name in headers:
+        if not SENDABLE.fullmatch(name.strip() or "skipped"):
+            raise InvalidMessage(f"no client can send a header named {name[:60]!r}")
     try:
         "".join(headers.values()).encode()
     except UnicodeEncodeError:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Self
 
 from nats.aio.msg import Msg
 
+from patterns.errors import InvalidMessage
 from patterns.headers import parse_time_ns, time_of_ns
+
+_VERSION = b"NATS/1.0"
+SENDABLE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""Header names that nats-py sends."""
 
 _DIRECT_HEADERS = frozenset(
     {
@@ -35,6 +42,9 @@ class StoredMessage:
     """Nanoseconds since the epoch."""
     headers: Mapping[str, str]
     body: bytes
+    header_block: bytes = field(default=b"", compare=False, repr=False)
+    """The headers as they are stored, `NATS/1.0` line included, for `header_lines`; empty if it has none, and if it was read
+    by a batch direct get or from a delivery."""
 
     @property
     def stored_at(self) -> datetime:
@@ -63,6 +73,85 @@ class PublishAck:
     stream: str
     seq: int
     duplicate: bool
+
+
+class HeaderLines:
+    """Header lines to publish exactly: in this order, with repeated names, whatever bytes the values are.
+
+    nats-py takes one text a name, strips it and encodes it. It asks `items()` of what it is given for the names and values,
+    and a value for what it does to a text, so this is the one place that can hand it bytes.
+
+    Args:
+        lines: Names and values.
+
+    Raises:
+        InvalidMessage: nats-py refuses or would change a name, or a value holds the end of a line.
+    """
+
+    __slots__ = ("lines",)
+
+    def __init__(self, lines: Iterable[tuple[str, bytes]] = ()) -> None:
+        self.lines = tuple(lines)
+        for name, value in self.lines:
+            if not SENDABLE.fullmatch(name):
+                raise InvalidMessage(f"no client can send a header named {name[:60]!r}")
+            if b"\r\n" in value:
+                raise InvalidMessage(f"the value of header {name[:60]!r} holds the end of a line")
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def items(self) -> Iterator[tuple[str, _Exact]]:
+        """What nats-py iterates over."""
+        return ((name, _Exact(value)) for name, value in self.lines)
+
+    @property
+    def block(self) -> bytes:
+        """The header block that goes over the wire; nothing for no lines."""
+        if not self.lines:
+            return b""
+        lines = (name.encode("ascii") + b": " + value for name, value in self.lines)
+        return b"\r\n".join((_VERSION, *lines, b"", b""))
+
+    def replacing(self, headers: Mapping[str, str]) -> Self:
+        """These lines without those named in `headers`, which then follow."""
+        kept = [(name, value) for name, value in self.lines if name not in headers]
+        return type(self)([*kept, *((name, value.encode()) for name, value in headers.items())])
+
+
+class _Exact:
+    """A header value that stays as it is through all that nats-py does to a text."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    def strip(self) -> Self:
+        return self
+
+    def translate(self, _table: Mapping[int, str]) -> Self:
+        return self
+
+    def encode(self) -> bytes:
+        return self._value
+
+
+Headers = Mapping[str, str] | HeaderLines | Sequence[tuple[str, bytes]]
+"""What can be published as headers: texts by name, or lines as `header_lines` reads them."""
+
+
+def header_lines(block: bytes) -> list[tuple[str, bytes]]:
+    """The lines of a raw header block in their order, repeated names too.
+
+    Each byte of a value stays, but for one leading space. Left out is what has no colon or a name that is not ASCII.
+    """
+    found: list[tuple[str, bytes]] = []
+    for line in block.split(b"\r\n")[1:]:
+        name, colon, value = line.partition(b":")
+        if colon and name.isascii():
+            found.append((name.decode("ascii"), value.removeprefix(b" ")))
+    return found
 
 
 def parse_headers(block: bytes) -> dict[str, str]:

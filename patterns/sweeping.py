@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from nats.js.errors import APIError
 
@@ -68,13 +68,35 @@ async def stranded(js: JetStream, stream: str, durable: str, *, limit: int = 100
     state = await js.stream_info(stream)
     if info is None or state is None:
         return []
-    in_flight = info["num_ack_pending"]
-    if info["config"].get("max_ack_pending") == 1:
-        highest = info["delivered"]["stream_seq"] - (1 if in_flight else 0)
-    else:
-        highest = info["delivered"]["stream_seq"] if not in_flight else info["ack_floor"]["stream_seq"]
+    highest = settled_up_to(info)
     # Not by counting: under traffic the two answers are of two moments, and one sweep in three missed what was there.
     if not state["state"]["messages"] or state["state"]["first_seq"] > highest:
         return []
-    page = await js.read(stream, limit=limit)
-    return [message for message in page.messages if message.seq <= highest]
+    found: list[StoredMessage] = []
+    for subject in filters_of(info["config"]) or (None,):
+        page = await js.read(stream, limit=limit, subject=subject)
+        found += [message for message in page.messages if message.seq <= highest]
+    return sorted(found, key=lambda message: message.seq)[:limit]
+
+
+def settled_up_to(info: Mapping[str, Any]) -> int:
+    """The sequence up to which nothing is in flight to a consumer, nor will be.
+
+    What it should have had up to there and what is still stored has exhausted its deliveries, or was acknowledged just now.
+
+    Args:
+        info: As CONSUMER.INFO tells it.
+    """
+    delivered, in_flight = int(info["delivered"]["stream_seq"]), info["num_ack_pending"]
+    if not in_flight:
+        return delivered
+    # More than one in flight: the limit was lowered since, and which they are is anybody's guess.
+    if info["config"].get("max_ack_pending") == 1 and in_flight == 1:
+        return delivered - 1
+    return int(info["ack_floor"]["stream_seq"])
+
+
+def filters_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The subjects a consumer filters by; none if it takes everything."""
+    one = config.get("filter_subject")
+    return tuple(config.get("filter_subjects") or ((one,) if one else ()))

@@ -58,7 +58,7 @@ def audit(
     json: Annotated[bool, typer.Option("--json", help="A JSON list.")] = False,
 ) -> int:
     """List what was replayed from this machine, by whom, why, and what came of it."""
-    from console import report
+    from console import report_jobs as report
     from console.operations.audit import read
 
     out, most = Output(), limit if limit is not None or json else SHOWN

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.commands import audit, running
+from console.commands import acting, audit, running
 from console.commands.options import GlobalOptions
 from console.commands.output import Output, tell
 from console.commands.screen import require_terminal
@@ -147,6 +147,8 @@ async def _screen(options: GlobalOptions, wish: Wish) -> int:
                 address=target.display,
                 demo=True,
                 audit=await audit.opened(fleet, context=target.name, mode="demo") if guard.allowed else None,
+                ledger=acting.opened_ledger(),
+                spill=acting.spill_dir(),
             )
             return await _together(run_console(session), _live(simulation), simulated.duration)
 

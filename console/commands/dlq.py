@@ -4,25 +4,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console.commands import audit, running
+from console.commands import acting, running
+from console.commands.acting import Asked, DryRun, Force, Json, NoSpill, Rate, Reason, Uncapped, Yes
 from console.commands.options import GlobalOptions
-from console.commands.output import Output, tell
+from console.commands.output import Output
 from console.operations.errors import UsageError
 
 if TYPE_CHECKING:
-    from console.commands.running import Interrupt
+    from console.commands.opening import Place
     from console.filters import Filter
-    from console.operations.job import Job
     from console.operations.plan import Plan
+    from console.operations.selection import Choice
     from patterns import DeadLetter, Fleet
 
 PAGE = 500
@@ -69,9 +66,35 @@ Examples:
 """
 )
 
+PURGE_EPILOG = (
+    FILTER_HELP
+    + """
+\b
+What is removed is written to a file first (agent-console info says where), and
+`agent-console restore FILE` puts it back; --no-spill leaves no way back.
+
+\b
+Examples:
+  agent-console dlq purge 1042 --dry-run
+  agent-console dlq purge --filter 'role:backend error:"no spec"' --yes
+  agent-console dlq purge --older-than 14d --reason 'kept long enough' --yes
+"""
+)
+
+RESCUE_EPILOG = """\b
+Looks at every work queue of the account, also at those that other programs
+made; where there is no DLQ stream it is created.
+
+\b
+Examples:
+  agent-console dlq rescue --dry-run
+  agent-console dlq rescue --yes --json
+"""
+
 app = typer.Typer(help="Dead letters: what no handler could finish, and the way back.", rich_markup_mode=None)
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
+Seqs = Annotated[list[int] | None, typer.Argument(metavar="SEQ", min=1, help="Sequences.")]
+All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
 Expression = Annotated[str | None, typer.Option("--filter", metavar="EXPR", help="Only letters that match.")]
 
 
@@ -79,7 +102,7 @@ Expression = Annotated[str | None, typer.Option("--filter", metavar="EXPR", help
 def dlq(context: typer.Context) -> None:
     """Dead letters: what no handler could finish, and the way back."""
     if context.invoked_subcommand is None:
-        raise UsageError("dlq: say what to do: list, show or replay")
+        raise UsageError("dlq: say what to do: list, show, replay, purge or rescue")
 
 
 @app.command("list", epilog=LIST_EPILOG)
@@ -111,59 +134,140 @@ def show_letter(
 @app.command("replay", epilog=REPLAY_EPILOG)
 def replay_letters(
     context: typer.Context,
-    seqs: Annotated[list[int] | None, typer.Argument(metavar="SEQ", min=1, help="Sequences.")] = None,
+    seqs: Seqs = None,
     expression: Expression = None,
-    everything: Annotated[bool, typer.Option("--all", help="All dead letters.")] = False,
+    everything: All = False,
     to: Annotated[str | None, typer.Option("--to", metavar="SUBJECT", help="Instead of where each came from.")] = None,
-    rate: Annotated[
-        float | None, typer.Option("--rate", metavar="N", help="Letters a second, 1 to 500 (20, or the settings').")
-    ] = None,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; announced to the fleet.")] = "",
-    force: Annotated[bool, typer.Option("--force", help="Also those replayed as often as allowed.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it.")] = False,
+    rate: Rate = None,
+    uncapped: Uncapped = False,
+    reason: Reason = "",
+    force: Force = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
     json: Json = False,
 ) -> int:
     """Send dead letters back to where they came from."""
     options: GlobalOptions = context.obj
-    asked = Request(
+    asked = Asked(
+        dry_run=dry_run, yes=yes, as_json=json, reason=reason, rate=rate, uncapped=uncapped, force=force
+    )  # fmt: skip
+    # A choice that cannot be meant is refused without asking a server.
+    _read_choice(seqs, expression, everything=everything)
+
+    async def planned(fleet: Fleet, place: Place) -> Plan:
+        from console.operations.plan_letters import plan_replay, policy_of
+
+        return await plan_replay(
+            fleet,
+            _read_choice(seqs, expression, everything=everything),
+            rate=asked.pace(place.settings.replay_rate),
+            policy=policy_of(place.settings),
+            to=to,
+            force=force,
+            reason=reason,
+            prod=place.prod,
+        )
+
+    return running.run(lambda interrupt: acting.change(options, asked, interrupt, "dlq replay", planned))
+
+
+@app.command("purge", epilog=PURGE_EPILOG)
+def purge_letters(
+    context: typer.Context,
+    seqs: Seqs = None,
+    expression: Expression = None,
+    everything: All = False,
+    subject: Annotated[
+        str | None, typer.Option("--subject", metavar="S", help="Only on this subject of the DLQ, wildcards allowed.")
+    ] = None,
+    keep: Annotated[int | None, typer.Option("--keep", metavar="N", help="All but the newest N.")] = None,
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", metavar="AGE", help="Only what died longer ago, such as 2h.")
+    ] = None,
+    up_to_seq: Annotated[int | None, typer.Option("--up-to-seq", metavar="N", help="Only up to this sequence.")] = None,
+    rate: Rate = None,
+    no_spill: NoSpill = False,
+    reason: Reason = "",
+    force: Force = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    json: Json = False,
+) -> int:
+    """Remove dead letters; they are written to a file first."""
+    options: GlobalOptions = context.obj
+    asked = Asked(
+        dry_run=dry_run, yes=yes, as_json=json, reason=reason, rate=rate, force=force, no_spill=no_spill
+    )  # fmt: skip
+
+    def choice() -> Choice:
+        return _read_choice(
+            seqs, expression, everything=everything, subject=subject, keep=keep, older_than=older_than, up_to=up_to_seq
+        )
+
+    choice()
+
+    async def planned(fleet: Fleet, place: Place) -> Plan:
+        from console.operations.plan_letters import plan_discard
+
+        return await plan_discard(
+            fleet, choice(), spill=asked.spill, purge=not seqs, rate=asked.pace(None), reason=reason, prod=place.prod
+        )
+
+    return running.run(lambda interrupt: acting.change(options, asked, interrupt, "dlq purge", planned))
+
+
+@app.command("rescue", epilog=RESCUE_EPILOG)
+def rescue_messages(
+    context: typer.Context,
+    rate: Rate = None,
+    reason: Reason = "",
+    force: Force = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    json: Json = False,
+) -> int:
+    """Move stranded messages, which exhausted their deliveries and which the server hides, into the DLQ."""
+    options: GlobalOptions = context.obj
+    asked = Asked(dry_run=dry_run, yes=yes, as_json=json, reason=reason, rate=rate, force=force)
+
+    async def planned(fleet: Fleet, place: Place) -> Plan:
+        from console.operations.plan_streams import plan_rescue
+
+        return await plan_rescue(fleet, rate=asked.pace(None), reason=reason, prod=place.prod)
+
+    return running.run(lambda interrupt: acting.change(options, asked, interrupt, "dlq rescue", planned))
+
+
+def _read_choice(
+    seqs: list[int] | None,
+    expression: str | None,
+    *,
+    everything: bool,
+    subject: str | None = None,
+    keep: int | None = None,
+    older_than: str | None = None,
+    up_to: int | None = None,
+) -> Choice:
+    from console.operations.selection import choose
+
+    return choose(
+        "dead letters",
         seqs=tuple(seqs or ()),
         expression=expression,
         everything=everything,
-        to=to,
-        rate=rate,
-        reason=reason,
-        force=force,
-        dry_run=dry_run,
-        yes=yes,
-        as_json=json,
+        subject=subject,
+        keep=keep,
+        older_than=older_than,
+        up_to=up_to,
     )
-    return running.run(lambda interrupt: _replay(options, asked, interrupt))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """A replay as it was asked for."""
-
-    seqs: tuple[int, ...]
-    expression: str | None
-    everything: bool
-    to: str | None
-    rate: float | None
-    reason: str
-    force: bool
-    dry_run: bool
-    yes: bool
-    as_json: bool
 
 
 async def _list(options: GlobalOptions, expression: str | None, limit: int | None, *, as_json: bool) -> int:
     from console import report
     from console.commands import opening, shapes
-    from console.operations.selection import read_choice
 
     # An empty filter is a slip in a script here too: a variable that was not set.
-    wanted = None if expression is None else read_choice((), expression, everything=False)
+    wanted = None if expression is None else _read_choice(None, expression, everything=False).wanted
     place, out = opening.find(options), Output()
     async with place.connected() as fleet:
         if as_json:
@@ -193,113 +297,16 @@ async def _letters(fleet: Fleet, wanted: Filter | None, limit: int | None) -> As
 async def _show(options: GlobalOptions, seq: int, *, as_json: bool) -> int:
     from console import report
     from console.commands import opening, shapes
-    from console.operations.selection import select
+    from console.operations.selection import NEWEST
     from patterns import UnknownDeadLetter
 
     place, out = opening.find(options), Output()
     async with place.connected() as fleet:
-        for letter in (await select(fleet, seqs=[seq])).letters:
-            if as_json:
-                out.json(shapes.letter_in_full(letter))
-            else:
-                out.show(*report.letter(letter))
-            return running.OK
-    raise UnknownDeadLetter(f"no dead letter {seq}: replayed, discarded, expired, or never there")
-
-
-async def _replay(options: GlobalOptions, asked: Request, interrupt: Interrupt) -> int:
-    from console import report
-    from console.commands import opening
-    from console.operations.job import Job
-    from console.operations.plan import plan_replay, policy_of
-    from console.operations.selection import read_choice, select
-
-    # A choice that cannot be meant is refused without asking a server.
-    read_choice(asked.seqs, asked.expression, everything=asked.everything)
-    place, out = opening.find(options), Output()
-    guard = place.command_guard
-    if not asked.dry_run:
-        guard.require("dlq replay")
-    async with place.connected() as fleet:
-        chosen = await select(fleet, seqs=asked.seqs, expression=asked.expression, everything=asked.everything)
-        rate = asked.rate if asked.rate is not None else place.settings.replay_rate
-        policy = policy_of(place.settings)
-        plan = await plan_replay(
-            fleet, chosen, rate=rate, policy=policy, to=asked.to, force=asked.force, reason=asked.reason
-        )
-        if asked.dry_run or not asked.yes:
-            if asked.as_json:
-                out.json(plan.as_json())
-            else:
-                out.show(*report.plan(plan))
-            return _unconfirmed(plan, asked)
-        written = await audit.opened(fleet, context=place.target.name, mode="cli")
-        job = Job(fleet, plan, guard, audit=written, confirmation="--yes")
-        if plan.count:
-            with interrupt.softened(job.cancel):
-                async with _progress(job):
-                    await job.run()
-        if asked.as_json:
-            out.json(job.as_json())
+        if seq > NEWEST:
+            raise UnknownDeadLetter(f"no dead letter {seq}: replayed, discarded, expired, or never there")
+        letter = await fleet.dead_letters.get(seq)
+        if as_json:
+            out.json(shapes.letter_in_full(letter))
         else:
-            out.show(*report.result(job))
-        return _ended(job)
-
-
-def _unconfirmed(plan: Plan, asked: Request) -> int:
-    if asked.dry_run:
-        return running.OK
-    if not plan.count:
-        return _nothing_left(plan)
-    tell(f"nothing was changed: add --yes to {plan.action} {_letters_text(plan.count)}, or --dry-run to just look")
-    return running.UNCONFIRMED
-
-
-def _nothing_left(plan: Plan) -> int:
-    """Exit code of a plan without items: refused if a policy took the last one."""
-    from console.operations.errors import Refused
-
-    if plan.refused:
-        tell(f"refused: a policy protects {_letters_text(plan.refused)} from being repeated, --force overrides it")
-        return Refused.exit_code
+            out.show(*report.letter(letter))
     return running.OK
-
-
-def _ended(job: Job) -> int:
-    if not job.plan.count:
-        return _nothing_left(job.plan)
-    if job.exit_code:
-        unfinished = job.count("failed", "in doubt", "not started")
-        tell(
-            f"{unfinished:,} of {_letters_text(job.plan.count)} failed, are in doubt or were not started; they are still there"
-        )
-    return job.exit_code
-
-
-def _letters_text(count: int) -> str:
-    return f"{count:,} dead letter{'' if count == 1 else 's'}"
-
-
-@contextlib.asynccontextmanager
-async def _progress(job: Job) -> AsyncIterator[None]:
-    """A bar on a terminal's standard error for the length of the block; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(job.plan.action, total=job.plan.count)
-
-        async def follow() -> None:
-            while True:
-                bar.update(task, completed=len(job.results))
-                await asyncio.sleep(0.2)
-
-        following = asyncio.create_task(follow())
-        try:
-            yield
-        finally:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)

@@ -31,6 +31,11 @@ class Place:
         """The guard of a headless command."""
         return WriteGuard.for_command(read_only=self.read_only)
 
+    @property
+    def prod(self) -> bool:
+        """Whether the settings call this context production."""
+        return self.settings.context(self.target.name).prod
+
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Fleet]:
         """The fleet, for the length of the block."""

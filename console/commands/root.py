@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from console.commands import audit, demo, dlq, events, fleet, info, logs, screen
+from console.commands import audit, demo, dlq, events, fleet, info, jobs, logs, messages, purge, screen
 from console.commands.options import GlobalOptions, MissingValue, command_of, hoist
 from console.commands.output import prepare, tell
 from console.commands.running import FAILED, INCOMPLETE, OK, USAGE
@@ -90,8 +90,12 @@ def root(
 
 
 demo.register(app)
+purge.register()
 fleet.register(app)
+app.add_typer(messages.inbox_app, name="inbox")
+app.add_typer(messages.queue_app, name="queue")
 app.add_typer(dlq.app, name="dlq")
+jobs.register(app)
 events.register(app)
 audit.register(app)
 info.register(app)

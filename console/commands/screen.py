@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 
-from console.commands import audit, running
+from console.commands import acting, audit, running
 from console.commands.options import GlobalOptions
 from console.operations.errors import UsageError
 
@@ -19,8 +19,8 @@ def require_terminal() -> None:
     """
     if not (sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(
-            "the console needs a terminal; without one there are: fleet, dlq list, dlq show, dlq replay, events, check, "
-            "audit, info and demo --headless"
+            "the console needs a terminal; without one there are: fleet, inbox, queue, dlq, restore, events, jobs, "
+            "audit, check, info and demo --headless"
         )
 
 
@@ -53,5 +53,7 @@ async def _show(options: GlobalOptions) -> int:
             address=target.display,
             # Who may only look writes nothing down, and needs no right for it.
             audit=await audit.opened(fleet, context=target.name, mode="ui") if guard.allowed else None,
+            ledger=acting.opened_ledger(),
+            spill=acting.spill_dir(),
         )
         return await run_console(session)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 
+from console.messages import MessageState
 from console.monitor.view import Finding, FleetView, Flow, Subscription
 from patterns import DeadLetter, Message, Names, ServerInfo
 from patterns.headers import format_time
@@ -158,6 +159,11 @@ def message(stored: Message) -> dict[str, Any]:
         "data": decoded(stored.data),
         "text": stored.text,
     }
+
+
+def peeked(stored: Message, state: MessageState | None) -> dict[str, Any]:
+    """One message of an inbox or a queue, as `inbox peek` and `queue peek` have it; null where the state cannot be seen."""
+    return message(stored) | {"state": state}
 
 
 def decoded(data: Any) -> Any:

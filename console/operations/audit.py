@@ -15,18 +15,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import nats.errors
-
 from console.operations.errors import OperationError
-from patterns import Fleet, PatternError
+from console.operations.rights import rights_of
+from patterns import Fleet
 
 log = logging.getLogger("console.operations")
 
 Event = Literal["start", "item", "end"]
 Mode = Literal["ui", "cli", "demo"]
-
-SLOW = 1.0
-"""Seconds for the server to say which account this is."""
 
 
 @dataclass(slots=True)
@@ -44,10 +40,7 @@ class Audit:
     @classmethod
     async def of(cls, path: Path, fleet: Fleet, *, actor: str, version: str, context: str, mode: Mode) -> Audit:
         """The audit of a session on a fleet; a server that does not tell the account leaves it out."""
-        account = None
-        with contextlib.suppress(nats.errors.Error, PatternError, OSError, ValueError, KeyError, TypeError):
-            answer = await fleet.nc.request("$SYS.REQ.USER.INFO", b"", timeout=SLOW)
-            account = json.loads(answer.data)["data"]["account"]
+        account = (await rights_of(fleet)).account
         info = fleet.nc._server_info
         where = {
             "actor": actor,

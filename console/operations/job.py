@@ -1,8 +1,8 @@
 """Doing what a plan says, item by item, and telling what became of each.
 
-The order of steps that loses and doubles nothing is `DeadLetters.replay`'s own; a job adds the pace, the stop button and
-the truth about each item. An item whose publish was not confirmed is in doubt, never guessed: its letter is still there,
-and replaying it again stores no second copy that anybody handles.
+The ledger knows every item before the first one is touched, and that an item is begun before its first byte leaves: a job
+whose process was killed goes on where it was. A job adds the pace, the pause, the stop and the truth about each item; the
+order of steps that loses and doubles nothing is that of its act.
 """
 
 from __future__ import annotations
@@ -14,239 +14,481 @@ import logging
 import secrets
 import socket
 import time
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import nats.errors
-from nats.js.errors import APIError
 
+from console.operations import acts
+from console.operations.acts import Act
 from console.operations.audit import Audit
 from console.operations.errors import OperationError
 from console.operations.guard import WriteGuard
-from console.operations.plan import Plan, PlannedItem
+from console.operations.items import TROUBLE, Item, ItemResult, Outcome
+from console.operations.ledger import JobLedger, JobRecord, JobState, LedgerItem, StreamLock, identity_of
+from console.operations.places import require_rate
+from console.operations.plan import Plan
+from console.operations.restoring import Restore
+from console.operations.runner import Runner
+from console.operations.spill import add_gone
+from console.operations.spilling import spill
 from console.text.safe import clean
-from patterns import Fleet, PatternError, ReplayLimit, Unavailable, UnknownDeadLetter, UnknownDestination
+from patterns import Fleet, PatternError
 
 log = logging.getLogger("console.operations")
 
-SILENCES = 3
-"""Items in doubt one after the other, after which a job stops: each has waited out its time-outs."""
-
-RECONNECT_LOOK = 0.2
-"""Seconds between two looks whether the connection is back."""
-
-Outcome = Literal["done", "duplicate", "skipped", "failed", "in doubt", "not started"]
-JobState = Literal["planned", "running", "completed", "cancelled", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class ItemResult:
-    """What became of one item."""
-
-    seq: int
-    outcome: Outcome
-    detail: str
-    """One safe line."""
+SETTLE = 100
+"""Results that are written down at a time, at the most; the rest a kill leaves to be found out."""
+_ACTS: dict[str, Callable[[Fleet, JobRecord], Act]] = {
+    "replay": acts.Replay,
+    "move": acts.Replay,
+    "rescue": acts.Rescue,
+    "restore": Restore,
+    "pause": acts.Pause,
+    "resume": acts.Pause,
+}
 
 
-@dataclass(slots=True)
 class Job:
     """One execution of a plan.
 
     Args:
         fleet: The connection.
-        plan: What to do.
+        record: What to do; its items are in the ledger, or are `items`.
         guard: Asked again before the first item.
-        actor: Who does it; stays with the messages.
+        ledger: Where it is kept; in memory if none is given.
+        audit: Where it is written down for people, before and after.
+        confirmation: How the plan was confirmed.
+        items: The items of a job that the ledger does not know yet.
     """
 
-    fleet: Fleet
-    plan: Plan
-    guard: WriteGuard
-    audit: Audit | None = None
-    """Where it is written down, before and after."""
-    confirmation: str = ""
-    """How the plan was confirmed."""
-    actor: str = field(default_factory=lambda: operator_name())  # noqa: PLW0108 - defined below
-    id: str = field(default_factory=lambda: secrets.token_hex(4))
-    state: JobState = "planned"
-    results: list[ItemResult] = field(default_factory=list)
-    started: float = 0.0
-    ended: float = 0.0
-    _cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    def __init__(
+        self,
+        fleet: Fleet,
+        record: JobRecord,
+        guard: WriteGuard,
+        *,
+        ledger: JobLedger | None = None,
+        audit: Audit | None = None,
+        confirmation: str = "",
+        items: Sequence[Item] | None = None,
+        noun: str = "item",
+    ) -> None:
+        self.fleet = fleet
+        self.record = record
+        self.guard = guard
+        self.ledger = ledger if ledger is not None else JobLedger()
+        self.audit = audit
+        self.confirmation = confirmation
+        self.noun = noun
+        self.state: JobState = record.state
+        self.phase = ""
+        """What it does before the first item, such as `writing the spill`."""
+        self.rate = record.rate
+        """Messages a second; may be changed while it runs, None for as fast as it goes."""
+        self.outcomes: Counter[Outcome] = Counter()
+        self.troubles: deque[ItemResult] = deque(maxlen=50)
+        """The last that failed or are in doubt."""
+        self.spill: str | None = record.spill
+        self.started = record.started or 0.0
+        self.ended = record.ended or 0.0
+        """Seconds since the epoch."""
+        self.error = record.error
+        self._items = items
+        self.recorded = items is None
+        """Whether the ledger knows it."""
+        self.cancelled = asyncio.Event()
+        """To stop after the item in work."""
+        self.going = asyncio.Event()
+        """Not paused."""
+        self.going.set()
+        self._leaving = False
+        self._unsettled: list[tuple[int, ItemResult]] = []
+        self._finished_at: deque[float] = deque(maxlen=50)
+        if self.recorded:
+            for state, number in self.ledger.counts(record.id).items():
+                if state != "waiting" and state != "sending":  # noqa: PLR1714 - which mypy understands
+                    self.outcomes[state] += number
 
-    def cancel(self) -> None:
-        """Stop after the item in work."""
-        self._cancelled.set()
+    @classmethod
+    def of(
+        cls,
+        fleet: Fleet,
+        plan: Plan,
+        guard: WriteGuard,
+        *,
+        ledger: JobLedger | None = None,
+        audit: Audit | None = None,
+        confirmation: str = "",
+        context: str = "",
+        mode: str = "cli",
+    ) -> Job:
+        """A new job for a confirmed plan."""
+        spec: dict[str, Any] = dict(plan.settings) | {"noun": plan.noun, "destinations": plan.by_destination}
+        if plan.to is not None:
+            spec["to"] = plan.to
+        if plan.force:
+            spec["force"] = True
+        if plan.spill is not None:
+            spec["spill"] = str(plan.spill)
+        if plan.source is not None:
+            spec["source"] = str(plan.source)
+        record = JobRecord(
+            id=secrets.token_hex(4),
+            action=plan.action,
+            stream=plan.stream,
+            identity=plan.identity or identity_of(plan.stream, "to be made"),
+            context=context,
+            actor=operator_name(),
+            mode=mode,
+            selection=plan.selection,
+            reason=plan.reason,
+            spec=spec,
+            rate=plan.rate,
+            planned=plan.count,
+            skipped=plan.skipped_by_reason,
+            created=time.time(),
+        )
+        return cls(
+            fleet, record, guard, ledger=ledger, audit=audit, confirmation=confirmation or plan.gate,
+            items=plan.items, noun=plan.noun,
+        )  # fmt: skip
+
+    # -- what it looks like
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self.record.id
+
+    @property
+    def action(self) -> str:
+        """What it does."""
+        return self.record.action
+
+    @property
+    def planned(self) -> int:
+        """How many items it has."""
+        return self.record.planned
+
+    @property
+    def processed(self) -> int:
+        """How many items have come to an end."""
+        return sum(self.outcomes.values())
+
+    @property
+    def running(self) -> bool:
+        """Whether it is under way, paused or not."""
+        return self.state in ("running", "paused")
 
     def count(self, *outcomes: Outcome) -> int:
-        """Items with one of these outcomes."""
-        return sum(result.outcome in outcomes for result in self.results)
+        """Items with one of these outcomes; those not reached are `not started` once it has ended."""
+        left = self.planned - self.processed if "not started" in outcomes and not self.running else 0
+        return sum(self.outcomes[outcome] for outcome in outcomes) + max(0, left)
+
+    @property
+    def actual_rate(self) -> float | None:
+        """Items a second over the last fifty; None until there are two."""
+        times = self._finished_at
+        if len(times) < 2 or times[-1] <= times[0]:
+            return None
+        until = times[-1] if not self.running else max(times[-1], time.monotonic() - 2.0)
+        return (len(times) - 1) / (until - times[0])
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds it will still take at its pace; None if nobody can tell."""
+        left = self.planned - self.processed
+        if self.state != "running" or not left:
+            return None
+        rates = [rate for rate in (self.rate, self.actual_rate) if rate]
+        return left / min(rates) if rates else None
 
     @property
     def exit_code(self) -> int:
-        """0 if every item ended well, 3 if some failed or are in doubt."""
-        return 3 if self.count("failed", "in doubt", "not started") else 0
+        """0 if every item ended well, 3 if some failed, are in doubt or were not reached."""
+        return 3 if self.count(*TROUBLE) else 0
+
+    @property
+    def results(self) -> list[ItemResult]:
+        """What became of every item, in the order of the plan."""
+        return [result_of(entry) for entry in self.ledger.all_items(self.id)]
+
+    # -- the wheel
+
+    def cancel(self) -> None:
+        """Stop after the item in work, for good."""
+        self.cancelled.set()
+        self.going.set()
+
+    def leave(self) -> None:
+        """Stop after the item in work because the program ends: it can be resumed."""
+        self._leaving = True
+        self.cancel()
+
+    def pause(self) -> None:
+        """Stop after the item in work until `go_on`."""
+        if self.state == "running":
+            self.going.clear()
+            self._change("paused")
+
+    def go_on(self) -> None:
+        """End a pause."""
+        if self.state == "paused":
+            self._change("running")
+            self.going.set()
+
+    def set_rate(self, rate: float | None) -> None:
+        """Change the pace from now on.
+
+        Raises:
+            UsageError: It is out of range.
+        """
+        require_rate(rate)
+        self.rate = rate
+        self.ledger.update(self.id, rate=rate)
+
+    # -- running
 
     async def run(self) -> None:
-        """Replay the items in their order at the plan's rate.
+        """Do the items in their order; of a job that broke off, what is left.
 
         Raises:
             Refused: The guard forbids it; nothing was sent.
-            OperationError: It cannot be written down; nothing was sent.
+            OperationError: It cannot be written down, or another job works on the stream; nothing was sent.
         """
-        self.guard.require(self.plan.action)
         try:
-            # The disk may take its time over it.
+            self.guard.require(self.action)
+            lock = self.ledger.hold(self.record.identity)
+        except OperationError as error:
+            self._refuse(error)
+            raise
+        try:
+            await self._run(lock)
+        finally:
+            lock.release()
+
+    async def _run(self, lock: StreamLock) -> None:
+        # From here on it is under way for everybody who looks, before the disk has had its say.
+        self.state, self.started, self.error = "running", self.started or time.time(), ""
+        try:
+            # The disk may take its time over both.
             await asyncio.to_thread(self._write_down)
         except OperationError as error:
-            self.state = "failed"
-            self.results = [ItemResult(item.letter.seq, "not started", clean(str(error))) for item in self.plan.items]
+            self._refuse(error)
             raise
-        self.state, self.started = "running", time.monotonic()
-        begun = 0
+        act = None
         try:
-            due, silences = self.started, 0
-            for item in self.plan.items:
-                await self._wait_until(due)
-                if self._cancelled.is_set() or silences >= SILENCES:
-                    break
-                # From now, not from the start: what a stall held up must not come down on a server that just returned.
-                due = max(due, time.monotonic()) + 1 / self.plan.rate
-                begun += 1
-                self.results.append(await self._replay(item))
-                self._write_trouble(self.results[-1])
-                silences = silences + 1 if self.results[-1].outcome == "in doubt" else 0
+            act = self.act()
+            await act.prepare()
+            runner = Runner(self, act)
+            await runner.find_out()
+            if await self._spill():
+                await runner.work()
+        except (OperationError, PatternError, nats.errors.Error, OSError) as error:
+            self.error = clean(str(error))
+            log.warning("job %s: %s", self.id, error)
+        except BaseException as error:
+            self.error = f"broke off: {type(error).__name__}"
+            raise
         finally:
-            broken = begun > len(self.results)
-            self.results += [
-                ItemResult(item.letter.seq, "in doubt", "the job broke off within it")
-                for item in self.plan.items[len(self.results) : begun]
-            ]
-            self.results += [
-                ItemResult(item.letter.seq, "not started", "the job was stopped before it")
-                for item in self.plan.items[begun:]
-            ]
-            stopped = self._cancelled.is_set() or begun < self.plan.count
-            self.state = "failed" if broken else "cancelled" if stopped else "completed"
-            self.ended = time.monotonic()
-            self._write_result()
+            if act is not None:
+                act.close()
+            self._end()
         await self._announce()
 
-    async def _wait_until(self, due: float) -> None:
-        """Keep the pace, and wait out a lost connection: nothing is sent into the dark; a cancellation ends it."""
-        while not self._cancelled.is_set():
-            wait = due - time.monotonic() if self.fleet.nc.is_connected or self.fleet.nc.is_closed else RECONNECT_LOOK
-            if wait <= 0:
-                return
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self._cancelled.wait()
+    def act(self) -> Act:
+        """What it does to one item."""
+        if self.action in _ACTS:
+            return _ACTS[self.action](self.fleet, self.record)
+        of_letters = self.record.stream == self.fleet.dead_letters.stream
+        return (acts.Discard if of_letters else acts.Remove)(self.fleet, self.record)
 
-    async def _replay(self, item: PlannedItem) -> ItemResult:
-        letter = item.letter
+    async def _spill(self) -> bool:
+        """Write what will be removed to a file first; whether to go on."""
+        directory = self.record.spec.get("spill")
+        if directory is None or self.spill is not None:
+            return True
+        self.phase = "writing the spill"
         try:
-            receipt = await self.fleet.dead_letters.replay(
-                letter.seq, by=self.actor, to=self.plan.to, force=self.plan.force, entry=letter.entry
-            )
-        except UnknownDeadLetter:
-            return ItemResult(letter.seq, "skipped", "gone: replayed, discarded or expired meanwhile")
-        except (UnknownDestination, ReplayLimit) as error:
-            return ItemResult(letter.seq, "failed", clean(str(error)))
-        except (Unavailable, nats.errors.Error, OSError) as error:
-            if isinstance(error, APIError):
-                return ItemResult(letter.seq, "failed", clean(str(error.description or error)))
-            return ItemResult(letter.seq, "in doubt", clean(f"not confirmed: {error}"))
-        except PatternError as error:
-            return ItemResult(letter.seq, "failed", clean(str(error)))
-        where = f"{receipt.stream} {receipt.seq}"
-        if receipt.duplicate:
-            return ItemResult(letter.seq, "duplicate", f"was replayed before to {where}; only the letter was removed")
-        return ItemResult(letter.seq, "done", f"to {clean(item.destination)}, {where}")
+            path, gone = await spill(self.fleet, self.ledger, self.record, directory, self.cancelled)
+        finally:
+            self.phase = ""
+        if path is None:
+            return False
+        self.spill = str(path)
+        self.ledger.update(self.id, spill=self.spill)
+        for n, seq in gone:
+            self.note(n, ItemResult(seq, "skipped", "gone before it could be written down: handled or expired"))
+        self.settle()
+        return True
+
+    # -- writing down
+
+    def note(self, n: int, result: ItemResult) -> None:
+        """An item has come to an end."""
+        self.outcomes[result.outcome] += 1
+        self._finished_at.append(time.monotonic())
+        self._unsettled.append((n, result))
+        if result.outcome in ("failed", "in doubt"):
+            self.troubles.append(result)
+            if self.audit is not None:
+                self.audit.note(
+                    "item", self.action, self.id, seq=result.seq, result=result.outcome, error=result.detail
+                )
+        if len(self._unsettled) >= SETTLE or self.rate is not None:
+            self.settle()
+
+    def settle(self) -> None:
+        """Write down what has come to an end."""
+        done, self._unsettled = self._unsettled, []
+        if done:
+            self.ledger.settle(self.id, done)
+
+    def _change(self, state: JobState) -> None:
+        self.state = state
+        self.ledger.update(self.id, state=state)
+
+    def _refuse(self, error: OperationError) -> None:
+        """It has not begun: that stands in the ledger only if the ledger knows it."""
+        self.state, self.error, self.ended = "failed", clean(str(error)), time.time()
+        if self.recorded:
+            with contextlib.suppress(OperationError):
+                self.ledger.update(self.id, error=self.error)
 
     def _write_down(self) -> None:
         """What is about to be done, on the disk before the first item."""
+        resumed = self.recorded
+        if self._items is not None:
+            self.ledger.add(
+                JobRecord(**{**_fields(self.record), "state": "running", "started": self.started}), self._items
+            )
+            self._items, self.recorded = None, True
+        else:
+            self.ledger.update(self.id, state="running", ended=None, error="", actor=self.record.actor)
         if self.audit is None:
             return
-        self.audit.write(
-            "start",
-            self.plan.action,
-            self.id,
-            selector=self.plan.selection,
-            reason=self.plan.reason or None,
-            planned=self.plan.count,
-            skipped=len(self.plan.skipped),
-            seqs=[item.letter.seq for item in self.plan.items],
-            destinations=self.plan.by_destination,
-            rate=self.plan.rate,
-            force=self.plan.force,
-            confirmation=self.confirmation or self.plan.gate,
-            spill=None,
-        )
-
-    def _write_trouble(self, result: ItemResult) -> None:
-        if self.audit is not None and result.outcome in ("failed", "in doubt"):
-            self.audit.note(
-                "item", self.plan.action, self.id, seq=result.seq, result=result.outcome, error=result.detail
+        spec = self.record.spec
+        try:
+            self.audit.write(
+                "start",
+                self.action,
+                self.id,
+                selector=self.record.selection,
+                reason=self.record.reason or None,
+                planned=self.planned,
+                skipped=sum(self.record.skipped.values()),
+                stream=self.record.stream,
+                seqs=[entry.item.seq for entry in self.ledger.items(self.id, limit=1000)],
+                destinations=spec.get("destinations", {}),
+                rate=self.rate,
+                force=bool(spec.get("force")),
+                confirmation=self.confirmation,
+                resumed=resumed,
+                spill=self.spill or spec.get("spill"),
             )
+        except OperationError:
+            with contextlib.suppress(OperationError):
+                self.ledger.update(self.id, state="failed", ended=time.time(), error="the audit cannot be written")
+            raise
+
+    def _end(self) -> None:
+        self.ended = time.time()
+        left = self.planned - self.processed
+        if left and not self.error and not self.cancelled.is_set():
+            self.error = "the server did not answer several times: what is left can be resumed"
+        if self.error:
+            self.state = "failed"
+        elif left and self._leaving:
+            self.state = "interrupted"
+        else:
+            self.state = "cancelled" if left else "completed"
+        with contextlib.suppress(OperationError):
+            self.settle()
+            self._tell_spill()
+            if self.action == "restore" and self.state == "completed" and (undone := self.record.spec.get("undoes")):
+                self.ledger.update(undone, undone_by=self.id)
+            self.ledger.update(
+                self.id, state=self.state, ended=self.ended, error=self.error, rate=self.rate, spill=self.spill
+            )
+        self._write_result()
+
+    def _tell_spill(self) -> None:
+        """What turned out to be gone must not be put back."""
+        if self.spill is not None:
+            try:
+                add_gone(Path(self.spill), [entry.item.seq for entry in self.ledger.items(self.id, "skipped")])
+            except OSError as error:
+                log.warning("the spill %s cannot be written: %s", self.spill, error)
 
     def _write_result(self) -> None:
         if self.audit is None:
             return
-        first = next(
-            (result for result in self.results if result.outcome in ("failed", "in doubt", "not started")), None
-        )
         self.audit.note(
             "end",
-            self.plan.action,
+            self.action,
             self.id,
-            selector=self.plan.selection,
-            reason=self.plan.reason or None,
-            planned=self.plan.count,
+            selector=self.record.selection,
+            reason=self.record.reason or None,
+            planned=self.planned,
             done=self.count("done", "duplicate"),
             duplicates=self.count("duplicate"),
-            skipped=self.count("skipped") + len(self.plan.skipped),
+            skipped=self.count("skipped") + sum(self.record.skipped.values()),
             failed=self.count("failed"),
             in_doubt=self.count("in doubt"),
             not_started=self.count("not started"),
             result=self.state,
-            error=first.detail if first is not None else None,
-            spill=None,
+            error=self.error or (self.troubles[0].detail if self.troubles else None),
+            spill=self.spill,
         )
 
     async def _announce(self) -> None:
-        """Tell the fleet what an operator did; a fleet without events, or without the right, is fine too."""
+        """Tell the fleet, where it has events and the rights allow; a job does not fail over it."""
         data = {
             "job": self.id,
-            "operator": self.actor,
-            "planned": self.plan.count,
+            "action": self.action,
+            "by": self.record.actor,
+            "selection": self.record.selection,
+            "reason": self.record.reason,
+            "planned": self.planned,
             "done": self.count("done", "duplicate"),
-            "failed": self.count("failed", "in doubt", "not started"),
-            "selection": self.plan.selection,
-            "reason": self.plan.reason,
+            "failed": self.count(*TROUBLE),
         }
-        with contextlib.suppress(PatternError, nats.errors.Error, OSError, TimeoutError):
+        with contextlib.suppress(PatternError, nats.errors.Error, TimeoutError, OSError):
             async with asyncio.timeout(2.0):
-                await self.fleet.events.broadcast(f"console.{self.plan.action}", data, source="console")
+                await self.fleet.events.broadcast(f"console.{self.action}", data, source="console")
 
-    def as_json(self) -> dict[str, Any]:
-        """The contract's form of a result."""
+    def as_json(self, skipped: Sequence[Any] = ()) -> dict[str, Any]:
+        """The contract's form of a result; with what its plan skipped."""
+        results = [*self.results, *(ItemResult(skip.seq, "skipped", skip.reason) for skip in skipped)]
         return {
             "job": self.id,
-            "planned": self.plan.count,
+            "planned": self.planned,
             "done": self.count("done", "duplicate"),
-            "skipped": self.count("skipped") + len(self.plan.skipped),
-            "failed": self.count("failed", "in doubt", "not started"),
+            "skipped": self.count("skipped") + len(skipped),
+            "failed": self.count(*TROUBLE),
             "duplicates": self.count("duplicate"),
-            "spill": None,
+            "spill": self.spill,
             "items": [
                 {"seq": result.seq, "outcome": result.outcome, "detail": result.detail}
-                for result in sorted(
-                    [*self.results, *(ItemResult(skip.seq, "skipped", skip.reason) for skip in self.plan.skipped)],
-                    key=lambda result: result.seq,
-                )
+                for result in sorted(results, key=lambda result: result.seq)
             ],
         }
+
+
+def result_of(entry: LedgerItem) -> ItemResult:
+    """What became of an item, as far as is known."""
+    if entry.state == "waiting":
+        return ItemResult(entry.item.seq, "not started", "the job did not get to it")
+    if entry.state == "sending":
+        return ItemResult(entry.item.seq, "in doubt", "begun when the job broke off: resuming it finds out")
+    return ItemResult(entry.item.seq, entry.state, entry.detail)
+
+
+def _fields(record: JobRecord) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in JobRecord.__slots__}
 
 
 def operator_name() -> str:

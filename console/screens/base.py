@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
 from textual import on
@@ -15,11 +15,15 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from console.session import Runtime
+from console.text import units
 from console.text.safe import clean
 from console.widgets.filter_bar import FilterBar
 from console.widgets.header import ConsoleHeader, HeaderState
 from console.widgets.key_hints import KeyHints
 from console.widgets.tab_strip import Tab, TabStrip
+
+if TYPE_CHECKING:
+    from console.operations.job import Job
 
 TICK = 0.1
 """Seconds between two looks at the store: callbacks only fill it, screens paint what changed."""
@@ -32,12 +36,20 @@ TABS = (
     Tab("queues", "Queues", "2"),
     Tab("letters", "Dead letters", "3"),
     Tab("events", "Events", "4"),
+    Tab("jobs", "Jobs", "6"),
+    Tab("audit", "Audit", "7"),
 )
+"""The screens; 5 is kept for one more."""
 
 
 def label(card: Widget, title: str, subtitle: str = "") -> None:
     """Set the texts in a card's border; as `Text`, because a plain string would be parsed as markup."""
     card.border_title, card.border_subtitle = Text(title), Text(subtitle)
+
+
+def job_progress(job: Job) -> str:
+    """What a job does and how far it has come: `replay 412/1,000`."""
+    return f"{clean(job.phase or job.action)} {units.count(job.processed)}/{units.count(job.planned)}"
 
 
 class ConsoleScreen(Screen[None]):
@@ -74,6 +86,10 @@ class ConsoleScreen(Screen[None]):
     def paint_feed(self) -> None:
         """Show what came into the feed; called at each tick."""
 
+    def filter_bar(self) -> FilterBar:
+        """The line that `/` opens."""
+        return FilterBar()
+
     def home(self) -> Widget:
         """The widget that has the focus when nothing else asks for it."""
         return self
@@ -84,7 +100,7 @@ class ConsoleScreen(Screen[None]):
         yield TabStrip(*TABS, active=self.tab)
         yield Static("", id="banner", markup=False)
         yield from self.body()
-        yield FilterBar()
+        yield self.filter_bar()
         yield KeyHints()
 
     def on_mount(self) -> None:
@@ -134,7 +150,7 @@ class ConsoleScreen(Screen[None]):
             findings=len(view.findings) if view else 0,
             critical=any(finding.severity == "critical" for finding in view.findings) if view else False,
             dead_letters=view.dead_letter_total if view else None,
-            job=f"{job.plan.action} {len(job.results)}/{job.plan.count}" if job else "",
+            job=job_progress(job) if job else "",
             writable=session.guard.allowed,
         )
         self.query_one(TabStrip).counts = {"letters": (view.dead_letter_total if view else 0) or 0}
@@ -197,4 +213,4 @@ class ConsoleScreen(Screen[None]):
     @on(TabStrip.Activated)
     async def _tab_clicked(self, event: TabStrip.Activated) -> None:
         event.stop()
-        await self.app.switch_mode(event.id)
+        await self.app.run_action(f"app.screen({event.id!r})")

@@ -10,18 +10,20 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widget import Widget
 
+from console.messages import place_of
 from console.monitor.view import Flow
 from console.screens.base import label
 from console.screens.feed_lines import FeedPainter, line_pane
 from console.screens.inspect import flow_pane
-from console.screens.replay import ReplayScreen
+from console.screens.messages import MessagesScreen
+from console.screens.operate import OperatingScreen
 from console.screens.rows import FLEET_COLUMNS, fleet_rows
 from console.text.safe import clean
 from console.widgets.event_feed import EventFeed
 from console.widgets.row_table import RowTable
 
 
-class FleetScreen(ReplayScreen):
+class FleetScreen(OperatingScreen):
     """The fleet."""
 
     tab = "fleet"
@@ -30,6 +32,10 @@ class FleetScreen(ReplayScreen):
         Binding("R", "replay", "replay DLQ", id="fleet.replay"),
         Binding("x", "letters", "its dead letters", show=False, id="fleet.letters"),
         Binding("z", "problems", "problems", id="fleet.problems"),
+        Binding("i", "messages", "inbox", id="fleet.messages"),
+        Binding("P", "pause", "pause/resume", id="fleet.pause"),
+        Binding("S", "rescue", "rescue stranded", show=False, id="fleet.rescue"),
+        Binding("U", "undo", "undo", show=False, id="fleet.undo"),
     ]
 
     def __init__(self, *args: object, **kwargs: object) -> None:
@@ -116,6 +122,22 @@ class FleetScreen(ReplayScreen):
         name = self.query_one("#fleet-table", RowTable).cursor_key
         if name is not None:
             await self.app.run_action(f"app.letters_of('agent:{name}')")
+
+    def action_messages(self) -> None:
+        """Show the messages of its inbox."""
+        name = self.query_one("#fleet-table", RowTable).cursor_key
+        if name is not None:
+            self.app.push_screen(MessagesScreen(self.runtime, "inbox", name))
+
+    def action_pause(self) -> None:
+        """Pause its inbox, or resume a paused one."""
+        flow = self._flows.get(self.query_one("#fleet-table", RowTable).cursor_key or "")
+        if flow is not None:
+            self.pause_place(place_of(self.runtime.fleet.names, "inbox", flow.name), paused=flow.depth.paused)
+
+    def action_rescue(self) -> None:
+        """Move what is stranded, anywhere, to the dead letters."""
+        self.rescue_stranded()
 
     def action_problems(self) -> None:
         """Show only rows with findings or dead letters, or all again."""

@@ -14,9 +14,11 @@ from textual.widgets import Static
 
 from console.filters import FilterError, parse
 from console.letters import record_of
+from console.operations.selection import choose, freeze
+from console.screens.ask import AskPane
 from console.screens.base import label
 from console.screens.inspect import InspectPane
-from console.screens.replay import ReplayScreen
+from console.screens.operate import OperatingScreen
 from console.screens.rows import GROUP_COLUMNS, LETTER_COLUMNS, Cause, group_letters, letter_rows
 from console.text import units
 from console.text.safe import clean
@@ -35,13 +37,19 @@ class LetterTable(RowTable):
     ]
 
 
-class LettersScreen(ReplayScreen):
+class LettersScreen(OperatingScreen):
     """The dead letters."""
 
     tab = "letters"
     CSS_PATH = "../styles/letters.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("R", "replay", "replay…", id="letters.replay"),
+        Binding("D", "discard", "discard…", id="letters.discard"),
+        Binding("X", "purge", "purge matching…", id="letters.purge"),
+        Binding("M", "move", "move…", show=False, id="letters.move"),
+        Binding("S", "rescue", "rescue stranded", show=False, id="letters.rescue"),
+        Binding("U", "undo", "undo", show=False, id="letters.undo"),
+        Binding("ctrl+a", "mark_matching", "mark all that match", show=False, id="letters.mark-all"),
         Binding("tab", "other_pane", "read", show=False, id="letters.pane"),
     ]
 
@@ -174,6 +182,39 @@ class LettersScreen(ReplayScreen):
         """Replay the marked letters, or what is under the cursor."""
         letters, text, hidden = self.targets()
         self.replay_letters(letters, text, hidden=hidden)
+
+    def action_move(self) -> None:
+        """Send the marked letters, or what is under the cursor, to another subject."""
+        letters, text, hidden = self.targets()
+        if not letters or not self.runtime.guard.allowed:
+            self.replay_letters(letters, text)
+            return
+
+        def go(subject: str | None) -> None:
+            if subject:
+                self.replay_letters(letters, text, hidden=hidden, to=subject)
+
+        self.app.push_screen(AskPane("move to which subject?", letters[0].subject), go)
+
+    def action_discard(self) -> None:
+        """Remove the marked letters, or what is under the cursor."""
+        letters, text, hidden = self.targets()
+        if letters:
+            self.discard_letters(freeze(letters, text), hidden=hidden)
+
+    def action_purge(self) -> None:
+        """Remove every letter that matches the filter; without one, all of them."""
+        wanted = self.expression.strip()
+        self.discard_letters(choose("dead letters", expression=wanted or None, everything=not wanted), purge=True)
+
+    def action_rescue(self) -> None:
+        """Move what is stranded, anywhere, to the dead letters."""
+        self.rescue_stranded()
+
+    def action_mark_matching(self) -> None:
+        """Mark every letter that is shown, folded or not."""
+        self.table.set_marks(self._shown)
+        self._paint_marks()
 
     @on(RowTable.Selected)
     def _open(self, event: RowTable.Selected) -> None:

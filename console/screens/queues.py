@@ -10,15 +10,18 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widget import Widget
 
+from console.messages import Place, place_of
 from console.monitor.view import Flow, Subscription
+from console.operations.selection import choose
 from console.screens.base import label
 from console.screens.inspect import flow_pane
-from console.screens.replay import ReplayScreen
+from console.screens.messages import MessagesScreen
+from console.screens.operate import OperatingScreen
 from console.screens.rows import QUEUE_COLUMNS, SUBSCRIPTION_COLUMNS, queue_rows, subscription_rows
 from console.widgets.row_table import RowTable
 
 
-class QueuesScreen(ReplayScreen):
+class QueuesScreen(OperatingScreen):
     """The task queues."""
 
     tab = "queues"
@@ -26,6 +29,10 @@ class QueuesScreen(ReplayScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("R", "replay", "replay DLQ", id="queues.replay"),
         Binding("x", "letters", "its dead letters", id="queues.letters"),
+        Binding("i", "messages", "messages", id="queues.messages"),
+        Binding("P", "pause", "pause/resume", id="queues.pause"),
+        Binding("X", "purge", "purge…", id="queues.purge"),
+        Binding("U", "undo", "undo", show=False, id="queues.undo"),
     ]
 
     def __init__(self, *args: object, **kwargs: object) -> None:
@@ -87,6 +94,25 @@ class QueuesScreen(ReplayScreen):
             letter for letter in self.runtime.monitor.letters.all() if letter.kind == "tasks" and letter.name == name
         ]
         self.replay_letters(letters, f"all dead letters of role {name}")
+
+    def _place(self) -> Place | None:
+        name = self.query_one("#queues-table", RowTable).cursor_key
+        return place_of(self.runtime.fleet.names, "queue", name) if name is not None else None
+
+    def action_messages(self) -> None:
+        """Show its tasks."""
+        if (place := self._place()) is not None:
+            self.app.push_screen(MessagesScreen(self.runtime, "queue", place.name))
+
+    def action_pause(self) -> None:
+        """Pause it, or resume a paused one."""
+        if (place := self._place()) is not None and place.name in self._flows:
+            self.pause_place(place, paused=self._flows[place.name].depth.paused)
+
+    def action_purge(self) -> None:
+        """Remove all of its tasks."""
+        if (place := self._place()) is not None:
+            self.purge_messages(place, choose("messages", everything=True))
 
     async def action_letters(self) -> None:
         """Show its dead letters on their screen."""

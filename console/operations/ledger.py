@@ -1,0 +1,341 @@
+"""The job ledger: what every job is to do and how far it got, in SQLite, so that a job outlives its process.
+
+An item is marked `sending` and that is on record before the first byte of it leaves; what a kill of the process leaves
+behind is therefore one of three: not begun, begun (to be found out), or done. A lock on a file, which the kernel
+releases with the process, tells a running job from one that was interrupted, and keeps two jobs off one stream.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from console.operations.errors import OperationError
+from console.operations.items import Item, ItemResult, Outcome
+
+JobState = Literal["planned", "running", "paused", "completed", "cancelled", "failed", "interrupted"]
+OPEN: tuple[JobState, ...] = ("planned", "running", "paused", "interrupted")
+"""States of a job that has not come to its end."""
+
+ItemState = Literal["waiting", "sending"] | Outcome
+
+KEPT_S = 90 * 86400.0
+"""Jobs that ended longer ago are forgotten."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    id TEXT PRIMARY KEY, action TEXT NOT NULL, stream TEXT NOT NULL, identity TEXT NOT NULL, context TEXT NOT NULL,
+    actor TEXT NOT NULL, mode TEXT NOT NULL, selection TEXT NOT NULL, reason TEXT NOT NULL, spec TEXT NOT NULL,
+    rate REAL, state TEXT NOT NULL, planned INTEGER NOT NULL, skipped TEXT NOT NULL, created REAL NOT NULL,
+    started REAL, ended REAL, spill TEXT, error TEXT NOT NULL DEFAULT '', undone_by TEXT NOT NULL DEFAULT ''
+);
+CREATE TABLE IF NOT EXISTS items (
+    job TEXT NOT NULL, n INTEGER NOT NULL, seq INTEGER NOT NULL, stored_ns INTEGER NOT NULL, source TEXT NOT NULL,
+    destination TEXT NOT NULL, state TEXT NOT NULL, detail TEXT NOT NULL DEFAULT '', at REAL,
+    PRIMARY KEY (job, n)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS items_by_state ON items (job, state);
+"""
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """One job as the ledger holds it."""
+
+    id: str
+    action: str
+    stream: str
+    """The stream it takes messages from (or puts them into)."""
+    identity: str
+    """That very stream: name and time of its making; see `identity_of`."""
+    context: str = ""
+    actor: str = ""
+    mode: str = ""
+    selection: str = ""
+    reason: str = ""
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    """What the action needs besides its items."""
+    rate: float | None = None
+    """Messages a second; None for as fast as it goes."""
+    state: JobState = "planned"
+    planned: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Left out by the plan: how many for each reason."""
+    created: float = 0.0
+    started: float | None = None
+    ended: float | None = None
+    """Seconds since the epoch, all three."""
+    spill: str | None = None
+    error: str = ""
+    undone_by: str = ""
+    """The job that put back what this one removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerItem:
+    """One item and how far it got."""
+
+    n: int
+    item: Item
+    state: ItemState
+    detail: str
+    at: float | None
+    """When its state changed, in seconds since the epoch."""
+
+
+class StreamLock:
+    """The right to run the one job of a stream on this machine; gone with the process."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+
+    def release(self) -> None:
+        """Let go."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+class JobLedger:
+    """The ledger of one user on one machine.
+
+    Args:
+        directory: Where it is kept; None keeps it in memory, for what need not outlive the process.
+
+    Raises:
+        OperationError: The directory or the file cannot be used.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self.path = directory / "jobs.db" if directory is not None else None
+        self._locks = directory / "locks" if directory is not None else None
+        self._held: set[str] = set()
+        self._mutex = threading.RLock()
+        try:
+            if directory is not None:
+                directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+                if self.path is not None and not self.path.exists():
+                    os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
+            self._db = sqlite3.connect(
+                self.path or ":memory:", timeout=5.0, isolation_level=None, check_same_thread=False
+            )
+            # A write is in the log of the file system when it returns: a kill of the process loses nothing. Of a power
+            # failure the receipts take care.
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            # A checkpoint waits for the disk; it is done apart, in a thread.
+            self._db.execute("PRAGMA wal_autocheckpoint=0")
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if version > _VERSION:
+                raise OperationError(f"{self.path} was written by a newer agent-console: update this one")
+            with self._transaction():
+                for statement in _SCHEMA.split(";\n"):
+                    if statement.strip():
+                        self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version={_VERSION}")
+                self._forget(time.time() - KEPT_S)
+        except (OSError, sqlite3.Error) as error:
+            raise OperationError(
+                f"the job ledger {self.path} cannot be used ({error}): make room or set XDG_STATE_HOME"
+            ) from None
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._mutex, contextlib.suppress(sqlite3.Error):
+            self._db.close()
+
+    def checkpoint(self) -> None:
+        """Fold the write-ahead log into the file; waits for the disk, so not on an event loop."""
+        if self.path is None:
+            return
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(self.path, timeout=1.0)) as apart:
+            apart.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    # -- one job at a time on a stream
+
+    def hold(self, identity: str) -> StreamLock:
+        """Take the lock of a stream.
+
+        Raises:
+            OperationError: Another job of this machine works on it.
+        """
+        descriptor = self._lock(identity)
+        if descriptor is None:
+            raise OperationError(f"another job works on stream {identity.partition(' ')[0]}: wait for its end")
+        return StreamLock(descriptor)
+
+    def is_held(self, identity: str) -> bool:
+        """Whether a job works on a stream at this moment."""
+        descriptor = self._lock(identity)
+        if descriptor is None:
+            return True
+        os.close(descriptor)
+        return False
+
+    def _lock(self, identity: str) -> int | None:
+        if self._locks is None:
+            return os.open(os.devnull, os.O_RDONLY)
+        self._locks.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = self._locks / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    # -- jobs
+
+    def add(self, record: JobRecord, items: Iterable[Item]) -> None:
+        """Write a job with all its items down, in one transaction; large ones take their time, so not on an event loop."""
+        row = _row_of(record)
+        with self._writing(), self._transaction():
+            self._db.execute(
+                f"INSERT INTO jobs ({','.join(row)}) VALUES ({','.join('?' * len(row))})",  # noqa: S608 - own names
+                tuple(row.values()),
+            )
+            self._db.executemany(
+                "INSERT INTO items (job,n,seq,stored_ns,source,destination,state) VALUES (?,?,?,?,?,?,'waiting')",
+                ((record.id, n, i.seq, i.stored_ns, i.source, i.destination) for n, i in enumerate(items)),
+            )
+
+    def update(self, job: str, **columns: Any) -> None:
+        """Change columns of a job."""
+        if "spec" in columns:
+            columns["spec"] = json.dumps(columns["spec"])
+        names = ",".join(f"{name}=?" for name in columns)
+        with self._writing():
+            self._db.execute(f"UPDATE jobs SET {names} WHERE id=?", (*columns.values(), job))  # noqa: S608 - own names
+
+    def job(self, job: str) -> JobRecord | None:
+        """One job; one whose process is gone is `interrupted`."""
+        with self._mutex:
+            rows = self._query("SELECT * FROM jobs WHERE id=?", (job,))
+        return self._record(rows[0]) if rows else None
+
+    def jobs(self, *, limit: int = 1000) -> list[JobRecord]:
+        """The newest jobs first."""
+        with self._mutex:
+            rows = self._query("SELECT * FROM jobs ORDER BY created DESC, id LIMIT ?", (limit,))
+        return [self._record(row) for row in rows]
+
+    def counts(self, job: str) -> dict[ItemState, int]:
+        """Items of a job for each state."""
+        with self._mutex:
+            return dict(self._db.execute("SELECT state, COUNT(*) FROM items WHERE job=? GROUP BY state", (job,)))
+
+    # -- items
+
+    def items(self, job: str, *states: ItemState, after: int = -1, limit: int | None = None) -> Sequence[LedgerItem]:
+        """Items of a job in their order, of some states only if any are given."""
+        marks = f"AND state IN ({','.join('?' * len(states))})" if states else ""
+        query = (
+            "SELECT n,seq,stored_ns,source,destination,state,detail,at FROM items "  # noqa: S608 - only question marks
+            f"WHERE job=? AND n>? {marks} ORDER BY n LIMIT ?"
+        )
+        with self._mutex:
+            rows = self._db.execute(query, (job, after, *states, -1 if limit is None else limit)).fetchall()
+        return [LedgerItem(row[0], Item(*row[1:5]), *row[5:]) for row in rows]
+
+    def all_items(self, job: str) -> Iterator[LedgerItem]:
+        """All items of a job, read in pages."""
+        after = -1
+        while page := self.items(job, after=after, limit=1000):
+            yield from page
+            after = page[-1].n
+
+    def has_seq(self, job: str, seq: int) -> bool:
+        """Whether a job has an item of this sequence."""
+        with self._mutex:
+            return bool(self._query("SELECT 1 FROM items WHERE job=? AND seq=? LIMIT 1", (job, seq)))
+
+    def sending(self, job: str, n: int, server: str) -> None:
+        """On record before the first byte leaves: this item is begun, on that run of the server."""
+        with self._writing():
+            self._db.execute(
+                "UPDATE items SET state='sending', detail=?, at=? WHERE job=? AND n=?", (server, time.time(), job, n)
+            )
+
+    def settle(self, job: str, results: Sequence[tuple[int, ItemResult]]) -> None:
+        """Write down what became of some items, in one transaction."""
+        now = time.time()
+        with self._writing(), self._transaction():
+            self._db.executemany(
+                "UPDATE items SET state=?, detail=?, at=? WHERE job=? AND n=?",
+                [(result.outcome, result.detail, now, job, n) for n, result in results],
+            )
+
+    def reopen(self, job: str, n: int) -> None:
+        """An item that was in doubt is to be done again."""
+        with self._writing():
+            self._db.execute("UPDATE items SET state='waiting', detail='' WHERE job=? AND n=?", (job, n))
+
+    # -- internals
+
+    def _record(self, row: Mapping[str, Any]) -> JobRecord:
+        values = dict(row)
+        values["spec"], values["skipped"] = json.loads(values["spec"]), json.loads(values["skipped"])
+        record = JobRecord(**values)
+        if (
+            record.state in ("running", "paused", "planned")
+            and self.path is not None
+            and not self.is_held(record.identity)
+        ):
+            return JobRecord(**(values | {"state": "interrupted"}))
+        return record
+
+    def _query(self, query: str, values: Sequence[Any]) -> list[dict[str, Any]]:
+        cursor = self._db.execute(query, tuple(values))
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def _forget(self, before: float) -> None:
+        old = "(SELECT id FROM jobs WHERE ended IS NOT NULL AND ended < ?)"
+        self._db.execute(f"DELETE FROM items WHERE job IN {old}", (before,))  # noqa: S608 - a constant
+        self._db.execute("DELETE FROM jobs WHERE ended IS NOT NULL AND ended < ?", (before,))
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._mutex:
+            try:
+                yield
+            except sqlite3.Error as error:
+                raise OperationError(f"the job ledger {self.path} cannot be written: {error}") from None
+
+
+def identity_of(stream: str, created: str) -> str:
+    """What tells a stream from another of the same name, on whichever address its server is reached: when it was made."""
+    return f"{stream} {created}"
+
+
+def _row_of(record: JobRecord) -> dict[str, Any]:
+    return {
+        "id": record.id, "action": record.action, "stream": record.stream, "identity": record.identity,
+        "context": record.context, "actor": record.actor, "mode": record.mode, "selection": record.selection,
+        "reason": record.reason, "spec": json.dumps(dict(record.spec)), "rate": record.rate, "state": record.state,
+        "planned": record.planned, "skipped": json.dumps(dict(record.skipped)), "created": record.created,
+        "started": record.started, "ended": record.ended, "spill": record.spill, "error": record.error,
+        "undone_by": record.undone_by,
+    }  # fmt: skip

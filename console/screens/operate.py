@@ -1,0 +1,223 @@
+"""The way every change takes on the screen: plan, dialog, job, result."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import nats.errors
+from textual.app import App
+
+from console.filters import FilterError
+from console.messages import Place
+from console.operations.errors import OperationError
+from console.operations.items import TROUBLE
+from console.operations.job import Job
+from console.operations.plan import PAST, Plan
+from console.operations.plan_letters import plan_discard, plan_replay, policy_of
+from console.operations.plan_streams import plan_pause, plan_purge, plan_rescue, plan_restore
+from console.operations.resuming import last_undoable
+from console.operations.selection import Choice, freeze
+from console.screens.base import ConsoleScreen
+from console.screens.plan_dialog import PlanDialog
+from console.session import Runtime
+from console.text.safe import clean
+from patterns import DeadLetter, PatternError
+
+PAUSE_S = 600.0
+"""Seconds that a pause from the screen lasts, unless it is ended before: one that is forgotten ends."""
+
+Planner = Callable[[], Awaitable[Plan]]
+
+
+class OperatingScreen(ConsoleScreen):
+    """A screen from which things are changed."""
+
+    CHANGES: ClassVar[frozenset[str]] = frozenset(
+        {
+            "replay",
+            "move",
+            "discard",
+            "purge",
+            "rescue",
+            "undo",
+            "pause",
+            "cancel",
+            "faster",
+            "slower",
+            "resume",
+            "answer",
+        }
+    )
+    """Actions that change something on the server."""
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """In a read-only session the keys that change something do not exist, and help does not name them."""
+        if action in self.CHANGES and not self.runtime.guard.allowed:
+            return False
+        return super().check_action(action, parameters)
+
+    def propose(self, what: str, planner: Planner, *, stream: str, hidden: int = 0) -> None:
+        """Plan something and ask; the planning runs in a worker, the screen stays live.
+
+        Args:
+            what: The verb, for notices.
+            planner: Makes the plan.
+            stream: The stream it takes messages from; empty if it takes none.
+            hidden: How many of its items a filter or fold hides at the moment.
+        """
+        runtime = self.runtime
+        busy = runtime.working_on(stream) if stream else None
+        if not runtime.guard.allowed:
+            self.app.notify(clean(runtime.guard.reason), title=what, severity="warning", markup=False)
+        elif busy is not None:
+            text = f"job {busy.id} still works on {clean(stream)}: wait for its end, or see screen 6"
+            self.app.notify(text, title=what, severity="warning", markup=False)
+        elif not runtime.fleet.nc.is_connected:
+            self.app.notify("not connected: nothing can be planned now", title=what, severity="warning", markup=False)
+        else:
+            self.run_worker(
+                plan_and_ask(self.app, runtime, what, planner, hidden),
+                group="plan",
+                exclusive=True,
+                exit_on_error=False,
+                description=f"plan a {what}",
+            )
+
+    # -- dead letters
+
+    def replay_letters(
+        self, letters: Iterable[DeadLetter], text: str, *, hidden: int = 0, to: str | None = None
+    ) -> None:
+        """Plan a replay of exactly these letters, or their move to one subject, and ask.
+
+        Args:
+            letters: What was on the screen.
+            text: How they were chosen, in words.
+            hidden: How many of them a filter or fold hides at the moment.
+            to: Where they go instead of where they came from.
+        """
+        chosen, runtime, what = freeze(letters, text), self.runtime, "replay" if to is None else "move"
+        if not chosen.seqs:
+            self._nothing(what, "no dead letters here")
+            return
+        settings = runtime.session.settings
+        self.propose(
+            what,
+            lambda: plan_replay(
+                runtime.fleet,
+                chosen,
+                rate=settings.replay_rate,
+                policy=policy_of(settings),
+                to=to,
+                prod=runtime.session.prod,
+            ),
+            stream=runtime.fleet.dead_letters.stream,
+            hidden=hidden,
+        )
+
+    def discard_letters(self, choice: Choice, *, purge: bool = False, hidden: int = 0) -> None:
+        """Plan to remove letters and ask."""
+        session, fleet = self.runtime.session, self.runtime.fleet
+        self.propose(
+            "purge" if purge else "discard",
+            lambda: plan_discard(fleet, choice, spill=session.spill, purge=purge, prod=session.prod),
+            stream=fleet.dead_letters.stream,
+            hidden=hidden,
+        )
+
+    def rescue_stranded(self) -> None:
+        """Plan to move every stranded message to the dead letters and ask."""
+        session, fleet = self.runtime.session, self.runtime.fleet
+        self.propose("rescue", lambda: plan_rescue(fleet, prod=session.prod), stream=fleet.dead_letters.stream)
+
+    # -- inboxes, queues, events
+
+    def purge_messages(self, place: Place, choice: Choice, *, chosen: bool = False, hidden: int = 0) -> None:
+        """Plan to remove messages of an inbox, a queue or the events and ask."""
+        session, fleet = self.runtime.session, self.runtime.fleet
+        self.propose(
+            "discard" if chosen else "purge",
+            lambda: plan_purge(fleet, place, choice, spill=session.spill, chosen=chosen, prod=session.prod),
+            stream=place.stream,
+            hidden=hidden,
+        )
+
+    def pause_place(self, place: Place, *, paused: bool) -> None:
+        """Plan to pause an inbox or a queue, or to resume a paused one, and ask."""
+        session, fleet = self.runtime.session, self.runtime.fleet
+        seconds = 0.0 if paused else PAUSE_S
+        self.propose(
+            "resume" if paused else "pause", lambda: plan_pause(fleet, place, seconds, prod=session.prod), stream=""
+        )
+
+    # -- undo
+
+    def action_undo(self) -> None:
+        """Put back what the last discard or purge removed."""
+        session, fleet = self.runtime.session, self.runtime.fleet
+
+        async def planned() -> Plan:
+            record = await last_undoable(fleet, session.ledger)
+            return await plan_restore(fleet, Path(record.spill or ""), ledger=session.ledger, prod=session.prod)
+
+        self.propose("undo", planned, stream="")
+
+    def restore_file(self, path: Path) -> None:
+        """Plan to put back the messages of a spill file and ask."""
+        session, fleet = self.runtime.session, self.runtime.fleet
+
+        async def planned() -> Plan:
+            return await plan_restore(fleet, path, ledger=session.ledger, prod=session.prod)
+
+        self.propose("restore", planned, stream="")
+
+    def _nothing(self, what: str, text: str) -> None:
+        if self.runtime.guard.allowed:
+            self.app.notify(text, title=what, markup=False)
+        else:
+            self.app.notify(clean(self.runtime.guard.reason), title=what, severity="warning", markup=False)
+
+
+async def plan_and_ask(app: App[Any], runtime: Runtime, what: str, planner: Planner, hidden: int) -> None:
+    """Plan, show the plan, and run it if it is confirmed."""
+    asked_on = app.screen
+    try:
+        plan = await planner()
+    except (OperationError, FilterError, PatternError, nats.errors.Error, OSError) as error:
+        app.notify(clean(str(error)), title=what, severity="error", markup=False)
+        return
+    if app.screen is not asked_on:
+        # A dialog that opens late, over another screen, would take a key that was meant for that screen.
+        app.notify("the plan is ready: ask once more", title=what, markup=False)
+        return
+    reason = await app.push_screen_wait(PlanDialog(plan, hidden=hidden))
+    if reason is None:
+        return
+    try:
+        _, task = runtime.start(replace(plan, reason=reason), ended=lambda job: tell(app, job))
+    except OperationError as error:
+        app.notify(clean(str(error)), title=what, severity="warning", markup=False)
+        return
+    # The job is the runtime's: it goes on, and is told of, if this worker is cancelled with its screen.
+    await asyncio.shield(task)
+
+
+def tell(app: App[Any], job: Job) -> None:
+    """Say what became of a job."""
+    done, trouble = job.count("done", "duplicate"), job.count(*TROUBLE)
+    parts = [f"{done} {PAST.get(job.action, job.action)}"]
+    if gone := job.count("skipped"):
+        parts.append(f"{gone} gone meanwhile")
+    if trouble:
+        first = job.troubles[0] if job.troubles else None
+        why = job.error or (f"{first.outcome}, {first.detail}" if first is not None else job.state)
+        parts.append(f"{trouble} not: {why}")
+    if job.spill is not None and job.guard.allowed:
+        parts.append("U puts them back")
+    app.notify(
+        ", ".join(parts), title=f"job {job.id}", severity="error" if trouble else "information", markup=False, timeout=6
+    )

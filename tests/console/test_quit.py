@@ -1,0 +1,112 @@
+"""Leaving the console: at once when nothing runs, and with a question while a job does."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import pytest
+
+from console.screens.help import HelpPane
+from console.screens.quit_dialog import QuitDialog
+from console.settings import Settings
+from tests.support.fleets import connected
+from tests.support.letters import forge_many
+from tests.support.screens import desk
+
+SLOW = Settings(refresh=0.2, replay_rate=1.0)
+"""A letter a second: the job runs on for as long as a test looks at it."""
+
+
+@asynccontextmanager
+async def at_work(server, *, size=(120, 40), count=90):
+    """A console whose replay of so many letters is under way, the fleet and the job."""
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, count)
+        async with desk(fleet, settings=SLOW, size=size) as console:
+            await console.press("3")
+            await console.sees(f"m-{count}")
+            await console.press("R")
+            await console.sees(f"replay {count} dead letters")
+            await console.press("y")
+            job = await console.holds(lambda: console.runtime.busy)
+            await console.holds(lambda: job.count("done"))
+            yield console, fleet, job
+
+
+@pytest.mark.parametrize("key", ["q", "ctrl+q"])
+class TestBoth:
+    async def test_quits_at_once_when_nothing_runs(self, server, key):
+        async with connected(server.url, agents=["ceo"]) as fleet, desk(fleet) as console:
+            await console.press(key)
+            await console.holds(lambda: console.app.return_value is not None)
+            assert console.app.return_value == 0
+
+    async def test_asks_while_a_job_runs_and_esc_keeps_it_running(self, server, key):
+        async with at_work(server) as (console, _, job):
+            await console.press(key)
+            await console.sees("1 job is running: replay ", "/90", "stops after the item in work", "on screen 6")
+            assert console.app.focused.id == "quit-cancel"
+            await console.press("escape")
+            await console.holds(lambda: not isinstance(console.app.screen, QuitDialog))
+            done = job.count("done")
+            await console.holds(lambda: job.count("done") > done)
+            assert console.app.return_value is None
+            await console.press(key, "enter")
+            await console.holds(lambda: not isinstance(console.app.screen, QuitDialog))
+            assert (job.state, console.app.return_value) == ("running", None), "enter is on Cancel"
+
+    async def test_y_ends_with_0_and_the_job_between_two_items(self, server, key):
+        async with connected(server.url, agents=["ceo"]) as other:
+            async with at_work(server) as (console, _, job):
+                await console.press(key)
+                await console.sees("1 job is running")
+                await console.press("y")
+                await console.holds(lambda: console.app.return_value is not None)
+                assert console.app.return_value == 0
+            assert job.state == "cancelled"
+            left = sum((await other.dead_letters.count()).values())
+            stored = (await other.inbox("ceo").depth()).messages
+            assert (left, left + stored) == (job.count("not started"), 90), "each is in one place"
+
+
+async def test_the_button_quits_and_the_count_goes_on_meanwhile(server):
+    async with at_work(server) as (console, _, job):
+        await console.press("q")
+        await console.sees("1 job is running: replay ")
+        done = len(job.results) + 1
+        await console.sees(f"1 job is running: replay {done}/90")
+        await console.press("right", "enter")
+        await console.holds(lambda: console.app.return_value is not None)
+        assert console.app.return_value == 0
+
+
+async def test_a_job_that_ends_while_asked_is_said_to_have_ended(server):
+    async with at_work(server) as (console, _, job):
+        await console.press("q")
+        await console.sees("1 job is running")
+        job.cancel()
+        await console.sees("The job has ended meanwhile")
+        await console.press("y")
+        await console.holds(lambda: console.app.return_value == 0)
+
+
+async def test_it_is_asked_once_and_over_another_pane_too(server):
+    async with at_work(server) as (console, _, _):
+        await console.press("question_mark")
+        await console.holds(lambda: isinstance(console.app.screen, HelpPane))
+        await console.press("ctrl+q")
+        await console.sees("1 job is running")
+        await console.press("ctrl+q", "q", "1", "question_mark")
+        await console.pilot.pause()
+        assert [type(screen).__name__ for screen in console.app.screen_stack[1:]] == ["HelpPane", "QuitDialog"]
+        await console.press("escape")
+        await console.holds(lambda: isinstance(console.app.screen, HelpPane))
+        assert console.app.return_value is None
+
+
+@pytest.mark.parametrize("size", [(80, 24), (40, 12)])
+async def test_the_question_fits(server, size):
+    async with at_work(server, size=size, count=3) as (console, _, _):
+        await console.press("q")
+        text = await console.sees("1 job is running", "Cancel", "Quit")
+        assert all(len(line) <= size[0] for line in text.splitlines())

@@ -1,0 +1,112 @@
+"""Spill files: exact, complete before anything is removed, and refused in one line when they are not."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from console.operations.errors import OperationError
+from console.operations.spill import SpillFile, SpillWriter, add_gone, format_ns
+from patterns.headers import parse_time_ns
+from patterns.stored import StoredMessage, parse_headers
+
+HEAD = {"action": "purge", "stream": "INBOX_CEO", "job": "4f1c22aa", "reason": "why"}
+
+
+def message(seq, body=b"{}", block=b"NATS/1.0\r\nX: 1\r\nX: 2\r\nY:\xff\xfe\r\n\r\n"):
+    return StoredMessage(
+        "agents.ceo.inbox.note", seq, 1_700_000_000_123_456_789 + seq, parse_headers(block), body, block
+    )
+
+
+def written(directory, *messages, head=HEAD):
+    spill = SpillWriter(directory, head)
+    spill.write_all(messages)
+    spill.complete()
+    return spill.path
+
+
+def test_what_is_written_is_read_again_byte_by_byte(tmp_path):
+    sent = [message(1), message(7, b"\x00\xff"), message(8, b"", b"")]
+    with SpillFile(written(tmp_path / "spill", *sent)) as found:
+        check(found, sent)
+
+
+def check(found, sent):
+    assert list(found.messages()) == sent
+    assert [each.header_block for each in found.messages()] == [each.header_block for each in sent]
+    assert found.message(7).body == b"\x00\xff"
+    assert found.message(2) is None
+    assert (len(found), found.finished, found.stream, found.gone) == (3, True, "INBOX_CEO", set())
+    assert found.head["reason"] == "why" and "message bodies" in found.head["holds"]
+
+
+def test_the_file_is_its_users_own_and_names_what_it_is(tmp_path):
+    path = written(tmp_path / "spill", message(1), head=HEAD | {"stream": "../evil/\x1b[2J"})
+    assert path.parent == tmp_path / "spill"
+    assert path.name.endswith("-4f1c22aa.jsonl") and "/" not in path.name and "\x1b" not in path.name
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(path.parent).st_mode) == 0o700
+
+
+def test_what_was_gone_before_it_could_be_removed_is_remembered(tmp_path):
+    path = written(tmp_path, message(1), message(2))
+    add_gone(path, [2])
+    add_gone(path, [])
+    with SpillFile(path) as found:
+        assert found.gone == {2}
+
+
+def test_a_file_that_was_cut_off_is_not_finished(tmp_path):
+    path = written(tmp_path, message(1), message(2))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.rindex(b"\n", 0, -1) - 5])
+    with SpillFile(path) as found:
+        assert (found.finished, len(found)) == (False, 1)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"{}\n", b"hello\n", b'{"spill": 2, "id": "x"}\n', b'{"spill": 1}\n', b"\xff\xfe\n", b"[" * 100_000 + b"\n",
+        b'{"spill": 1, "id": "x"}\n{"seq": "1"}\n', b'{"spill": 1, "id": "x"}\n{"seq": -1, "subject": "a"}\n',
+        b'{"spill": 1, "id": "x"}\n{"seq": 1, "subject": "a", "time": "today", "headers": null, "data": ""}\n',
+        b'{"spill": 1, "id": "x"}\n{"seq": 1, "subject": "a", "time": "2026-01-01T00:00:00Z", "headers": "%", "data": ""}\n',
+    ],
+)  # fmt: skip
+def test_what_is_no_spill_file_is_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(OperationError) as refused:
+        SpillFile(path)
+    assert "\n" not in str(refused.value) and str(path) in str(refused.value)
+
+
+def test_sequences_that_do_not_rise_are_refused(tmp_path):
+    path = written(tmp_path, message(2), message(1))
+    with pytest.raises(OperationError, match="must rise"):
+        SpillFile(path)
+
+
+def test_a_file_that_is_not_there_or_cannot_be_written_is_told(tmp_path):
+    with pytest.raises(OperationError, match="No such file"):
+        SpillFile(tmp_path / "nowhere")
+    (tmp_path / "taken").write_text("a file, not a directory")
+    with pytest.raises(OperationError, match="nothing was removed"):
+        SpillWriter(tmp_path / "taken", HEAD)
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_times_are_exact_to_the_nanosecond(ns):
+    assert parse_time_ns(format_ns(ns)) == ns
+
+
+def test_each_line_is_json_on_its_own(tmp_path):
+    path = written(tmp_path, message(1, b"\n\r\n"))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [next(iter(line)) for line in lines] == ["spill", "seq", "complete"]
