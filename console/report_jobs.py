@@ -37,7 +37,8 @@ def plan(planned: Plan) -> Parts:
     if planned.count > 1:
         parts.append(line(pace_text(planned), "dim"))
     if planned.count and planned.keeps:
-        parts.append(line(f"keeps {planned.keeps}", "dim"))
+        where = f" (in {planned.spill})" if planned.spill is not None else ""
+        parts.append(line(f"keeps {planned.keeps}{where}", "dim", limit=400))
     parts += [line(f"▲ {warning}", "yellow") for warning in planned.warnings]
     if planned.count:
         parts += ["", _counts("FROM", planned.by_origin)]

@@ -193,14 +193,11 @@ class DeadLetters:
         stream = await self._destination_stream(subject, recorded)
         death = Entry.parse(letter.entry)
         await self._fleet.burials.finish(letter, death)
-        if not isinstance(data, _Unchanged):
-            replaced = encode_data(data)
-        elif f"{PREFIX}Truncated" in stored.headers:
+        replaced = None if isinstance(data, _Unchanged) else encode_data(data)
+        if replaced is None and f"{PREFIX}Truncated" in stored.headers:
             raise InvalidMessage(
                 f"dead letter {seq} holds only a part of its body: replay it with new data, or discard it"
             )
-        else:
-            replaced = None
         generation = letter.replays + 1
         before: TaskStatus | None = None
         # One that was delivered already has had a life of its own since: what is sent now is dropped as its second copy.

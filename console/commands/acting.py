@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from console.commands.opening import Place
     from console.commands.options import GlobalOptions
     from console.commands.running import Interrupt
+    from console.operations.guard import WriteGuard
     from console.operations.job import Job
     from console.operations.ledger import JobLedger
     from console.operations.plan import Plan
@@ -84,6 +85,18 @@ def opened_ledger() -> JobLedger:
     from console.operations.ledger import JobLedger
 
     return JobLedger(logs.state_dir())
+
+
+def ledger_of_screen(guard: WriteGuard) -> tuple[JobLedger, WriteGuard]:
+    """The job ledger for a session on the screen, and its guard: without a ledger one may look, but change nothing."""
+    from console.operations.errors import OperationError
+    from console.operations.guard import WriteGuard
+    from console.operations.ledger import JobLedger
+
+    try:
+        return opened_ledger(), guard
+    except OperationError as error:
+        return JobLedger(), WriteGuard(False, str(error)) if guard.allowed else guard
 
 
 async def change(

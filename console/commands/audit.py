@@ -51,6 +51,13 @@ async def opened(fleet: Fleet, *, context: str, mode: Mode) -> Audit:
     return await Audit.of(path(), fleet, actor=operator_name(), version=version(), context=context, mode=mode)
 
 
+def unwritten() -> Audit:
+    """The audit for a session that only looks at it."""
+    from console.operations.audit import Audit
+
+    return Audit(path())
+
+
 def audit(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, metavar="N", help=f"The newest N lines ({SHOWN} in a table).")

@@ -135,6 +135,7 @@ async def _screen(options: GlobalOptions, wish: Wish) -> int:
     simulated, settings = _simulated(wish), settings_file.load(options.config)
     read_only = opening.is_read_only(options, settings, "demo")
     guard = WriteGuard.for_screen(demo=True, write=options.write, read_only=read_only)
+    ledger, guard = acting.ledger_of_screen(guard)
     async with LocalServer(data_dir=wish.data_dir) as server:
         simulation = Simulation(server.url, simulated)
         target = Target(name="demo", servers=(server.url,), origin="demo")
@@ -146,8 +147,10 @@ async def _screen(options: GlobalOptions, wish: Wish) -> int:
                 name=target.name,
                 address=target.display,
                 demo=True,
-                audit=await audit.opened(fleet, context=target.name, mode="demo") if guard.allowed else None,
-                ledger=acting.opened_ledger(),
+                audit=await audit.opened(fleet, context=target.name, mode="demo")
+                if guard.allowed
+                else audit.unwritten(),
+                ledger=ledger,
                 spill=acting.spill_dir(),
             )
             return await _together(run_console(session), _live(simulation), simulated.duration)

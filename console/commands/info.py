@@ -100,6 +100,8 @@ def _without_server(options: GlobalOptions) -> dict[str, Any]:
             "state": str(logs.state_dir()),
             "debug_log": str(logs.debug_log()),
             "audit": str(logs.state_dir() / "audit.jsonl"),
+            "jobs": str(logs.state_dir() / "jobs.db"),
+            "spill": str(logs.state_dir() / "spill"),
         },
         "org": options.org,
         "read_only": None,

@@ -44,6 +44,7 @@ async def _show(options: GlobalOptions) -> int:
         read_only=place.read_only,
         context_writes=place.settings.context(target.name).write,
     )
+    ledger, guard = acting.ledger_of_screen(guard)
     async with place.connected() as fleet:
         session = Session(
             fleet=fleet,
@@ -51,9 +52,9 @@ async def _show(options: GlobalOptions) -> int:
             guard=guard,
             name=target.name,
             address=target.display,
-            # Who may only look writes nothing down, and needs no right for it.
-            audit=await audit.opened(fleet, context=target.name, mode="ui") if guard.allowed else None,
-            ledger=acting.opened_ledger(),
+            # Who may only look writes nothing down, and needs no right to ask who that is.
+            audit=await audit.opened(fleet, context=target.name, mode="ui") if guard.allowed else audit.unwritten(),
+            ledger=ledger,
             spill=acting.spill_dir(),
         )
         return await run_console(session)

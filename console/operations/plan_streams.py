@@ -20,6 +20,7 @@ from console.operations.spill import SpillFile
 from console.text import units
 from console.text.safe import clean
 from patterns import Fleet
+from patterns.message import decode_stored
 from patterns.rescue import find_stranded
 
 LONGEST_PAUSE = 30 * 86400.0
@@ -126,12 +127,13 @@ async def plan_rescue(fleet: Fleet, *, rate: float | None = None, reason: str = 
     require_rate(rate)
     items, sample, commands = Items(), list[Sample](), list[str]()
     rights, skipped = await rights_of(fleet), list[Skip]()
-    async for found in find_stranded(fleet):
+    unclear: list[str] = []
+    async for found in find_stranded(fleet, skipped=unclear):
         delete = f"{fleet.jetstream.prefix}.STREAM.MSG.DELETE.{found.stream}"
         if not rights.may_publish(delete):
             skipped.append(Skip(found.seq, f"no permission to publish to {clean(delete)}"))
             continue
-        items.append(Item(found.seq, found.stored_ns, f"{found.stream} {found.durable}", fleet.names.dlq_filter()))
+        items.append(Item(found.seq, found.stored_ns, f"{found.stream} {found.durable}", fleet.dead_letters.stream))
         if len(sample) < SAMPLE:
             sample.append(Sample(found.seq, found.stream, found.subject, "", error=f"{found.deliveries} deliveries"))
             commands.append(f"nats stream get {shlex.quote(found.stream)} {found.seq}")
@@ -144,6 +146,9 @@ async def plan_rescue(fleet: Fleet, *, rate: float | None = None, reason: str = 
                 f"there is no stream {fleet.dead_letters.stream}, and these credentials may not make it: they need {create}"
             )
         warnings.append(f"there is no stream {fleet.dead_letters.stream} yet: it will be created")
+    if unclear:
+        more = f" (and {len(unclear) - 1} more)" if len(unclear) > 1 else ""
+        warnings.append(clean(f"not judged: {unclear[0]}{more}"))
     return Plan(
         action="rescue",
         stream=fleet.dead_letters.stream,
@@ -200,19 +205,22 @@ async def plan_restore(
         if stream is None:
             raise OperationError(f"there is no stream {clean(spill.stream)} to put them back into")
         items, skipped, sample, commands = Items(), list[Skip](), list[Sample](), list[str]()
-        destinations = Destinations(fleet)
+        destinations, looked = Destinations(fleet), dict[str, str]()
         for stored in spill.messages():
             if stored.seq in spill.gone:
                 skipped.append(Skip(stored.seq, "was gone before it could be removed: somebody else handled it"))
                 continue
-            if problem := await destinations.problem(stored.subject):
+            letter = fleet.dead_letters.decode(stored) if spill.stream == fleet.dead_letters.stream else None
+            source = letter.source if letter is not None else stored.subject
+            if problem := await destinations.problem(looked.setdefault(source, stored.subject)):
                 skipped.append(Skip(stored.seq, f"destination {clean(stored.subject)}: {problem}"))
                 continue
-            items.append(Item(stored.seq, stored.stored_ns, spill.stream, stored.subject))
+            # A letter has a subject of its own: what tells a person anything is where it died, and that it goes back.
+            items.append(Item(stored.seq, stored.stored_ns, source, spill.stream))
             if len(sample) < SAMPLE:
-                sample.append(
-                    Sample(stored.seq, spill.stream, stored.headers.get("ce-type", ""), "", destination=stored.subject)
-                )
+                message = decode_stored(stored, names=fleet.names, stream=spill.stream)
+                named = (letter.type, letter.id) if letter is not None else (message.type, message.id)
+                sample.append(Sample(stored.seq, source, *named, destination=stored.subject))
                 commands.append(f"nats pub --jetstream -H Nats-Msg-Id:<new> {shlex.quote(stored.subject)} <body>")
     finally:
         spill.close()
@@ -223,7 +231,7 @@ async def plan_restore(
         items=items,
         noun="message",
         skipped=tuple(skipped),
-        selection=f"all of {path.name}, spilled at {clean(str(spill.head.get('at', '?')))}",
+        selection=clean(f"{path.name}: {spill.head.get('selection', '?')}", limit=200),
         sample=tuple(sample),
         rate=rate,
         reason=reason,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from textual import on
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.widget import Widget
 
 from console.screens.base import ConsoleScreen
 from console.screens.feed_lines import FeedPainter, line_filter, line_pane
+from console.screens.messages import MessagesScreen
 from console.text.safe import clean
 from console.widgets.event_feed import EventFeed
 
@@ -18,6 +22,7 @@ class EventsScreen(ConsoleScreen):
 
     tab = "events"
     CSS_PATH = "../styles/events.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("m", "messages", "stored events", id="events.messages")]
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
@@ -29,6 +34,10 @@ class EventsScreen(ConsoleScreen):
             yield EventFeed(
                 capacity=self.runtime.session.settings.feed_lines, empty="no events in the last ten minutes", id="feed"
             )
+
+    def action_messages(self) -> None:
+        """Show the events that are stored."""
+        self.app.push_screen(MessagesScreen(self.runtime, "events"))
 
     def home(self) -> Widget:
         """The feed."""

@@ -118,6 +118,8 @@ class PlanDialog(ModalScreen[str | None]):
             if plan.by_destination:
                 line("to", sources_text(plan.by_destination))
             line("keeps", plan.keeps)
+            if plan.spill is not None:
+                line("spill", clean(str(plan.spill), limit=200), dim)
             if plan.count > 1:
                 pace = (
                     "as fast as it goes" if plan.rate is None else f"{plan.rate:g}/s, about {units.age(plan.duration)}"
@@ -129,14 +131,7 @@ class PlanDialog(ModalScreen[str | None]):
             line("hidden", f"{self._hidden} of them are marked but not visible", warn)
         for warning in plan.warnings:
             line("careful", warning, warn)
-        if plan.sample:
-            text.append("\n")
-            for sample in plan.sample:
-                text.append(f"{sample.seq:>7}  ", dim)
-                text.append(f"{clean(sample.type, limit=60)}  {clean(sample.id, limit=60)}")
-                text.append(f"  → {clean(sample.destination)}\n" if sample.destination else "\n", dim)
-            if plan.count > SAMPLE:
-                text.append(f"{'':>7}  and {units.count(plan.count - SAMPLE)} more\n", dim)
+        self._append_sample(text, dim)
         if plan.skipped:
             text.append("\n")
             line("skipped", f"{len(plan.skipped)}", warn)
@@ -147,6 +142,17 @@ class PlanDialog(ModalScreen[str | None]):
             text.append("\nroughly the same by hand, for the first:\n", dim)
             text.append(clean(plan.commands[0], limit=400) + "\n", dim)
         return text
+
+    def _append_sample(self, text: Text, dim: str) -> None:
+        plan = self.plan
+        if plan.sample:
+            text.append("\n")
+            for sample in plan.sample:
+                text.append(f"{sample.seq:>7}  ", dim)
+                text.append(f"{clean(sample.type, limit=60)}  {clean(sample.id, limit=60)}")
+                text.append(f"  → {clean(sample.destination)}\n" if sample.destination else "\n", dim)
+            if plan.count > SAMPLE:
+                text.append(f"{'':>7}  and {units.count(plan.count - SAMPLE)} more\n", dim)
 
     @on(Input.Changed)
     def _typed(self) -> None:

@@ -96,8 +96,8 @@ async def bury(fleet: Fleet, number: int) -> str:
     message = decode(origin.subject, origin.headers, origin.body, names=fleet.names, stream=stream, seq=origin.seq)
     if not inbox:
         failed = TaskStatus(
-            message.id, ROLE, "failed", agent="backend-1", attempts=3, error="TimeoutError: no answer",
-            seq=entry.seq, stored_ns=entry.stored_ns,
+            id=message.id, role=ROLE, state="failed", agent="backend-1", attempts=3,
+            error="TimeoutError: no answer", seq=entry.seq, stored_ns=entry.stored_ns,
         )  # fmt: skip
         await fleet.ledger.change(ROLE, message.id, lambda record: failed if record is None else None)
     await fleet.burials.bury(
@@ -162,7 +162,7 @@ class Tally:
     @property
     def doubled(self) -> list[str]:
         """Ids of which a second copy was handled."""
-        return [f"{id} as {sorted(copies)}" for id, copies in self.seen.items() if len(copies) > 1]
+        return [f"{name} as {sorted(copies)}" for name, copies in self.seen.items() if len(copies) > 1]
 
     @property
     def again(self) -> int:

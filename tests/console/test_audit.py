@@ -13,8 +13,8 @@ from console.operations.audit import Audit, read
 from console.operations.errors import OperationError
 from console.operations.guard import WriteGuard
 from console.operations.job import Job
-from console.operations.plan import plan_replay
-from console.operations.selection import select
+from console.operations.plan_letters import plan_replay
+from console.operations.selection import choose
 from patterns.server import LocalServer
 from tests.support.commandline import HOSTILE, CommandLine, prepared, three
 from tests.support.fleets import connected
@@ -33,7 +33,8 @@ def written() -> list[dict[str, object]]:
 
 
 async def planned(fleet):
-    return await plan_replay(fleet, await select(fleet, everything=True), rate=500, reason="model is back")
+    choice = choose("dead letters", everything=True)
+    return await plan_replay(fleet, choice, rate=500, reason="model is back")
 
 
 def test_a_replay_is_written_down_before_and_after(command: CommandLine, server: LocalServer) -> None:
@@ -72,16 +73,27 @@ def test_the_file_is_the_users_own(command: CommandLine, server: LocalServer) ->
     assert stat.S_IMODE(path().stat().st_mode) == 0o600
 
 
-def test_what_cannot_be_written_down_is_not_done(
+def test_what_cannot_be_written_down_is_not_done(command: CommandLine, server: LocalServer) -> None:
+    prepared(server.url, three)
+    path().mkdir(parents=True)
+    result = command("dlq", "replay", "--all", "--yes")
+    assert result.status == 1
+    assert "audit" in result.err
+    assert len(result.err.splitlines()) == 1
+    assert [letter["seq"] for letter in command("dlq", "list", "--json").json] == [1, 2, 3]
+
+
+def test_without_a_place_to_write_nothing_is_done(
     command: CommandLine, server: LocalServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     prepared(server.url, three)
     (tmp_path / "taken").write_text("a file where the directory should be")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "taken"))
-    result = command("dlq", "replay", "--all", "--yes")
-    assert result.status == 1
-    assert "audit" in result.err
-    assert len(result.err.splitlines()) == 1
+    for line in (("replay", "--all"), ("purge", "--all"), ("purge", "--all", "--no-spill")):
+        result = command("dlq", *line, "--yes")
+        assert result.status == 1
+        assert "XDG_STATE_HOME" in result.err
+        assert len(result.err.splitlines()) == 1
     assert [letter["seq"] for letter in command("dlq", "list", "--json").json] == [1, 2, 3]
 
 
@@ -123,7 +135,7 @@ async def test_what_fails_has_a_line_of_its_own(server):
         await forge_many(fleet, 2)
         plan = await planned(fleet)
         await fleet.js.delete_stream("INBOX_CEO")
-        job = Job(fleet, plan, WriteGuard(True), audit=await Audit.of(
+        job = Job.of(fleet, plan, WriteGuard(True), audit=await Audit.of(
             path(), fleet, actor="ann@here", version="1", context="lab", mode="ui"
         ))  # fmt: skip
         await job.run()
@@ -145,14 +157,14 @@ async def test_the_first_line_is_there_before_the_first_message(server, monkeypa
             return await real(*args, **options)
 
         monkeypatch.setattr(fleet.dead_letters, "replay", replay)
-        await Job(fleet, plan, WriteGuard(True), audit=Audit(path())).run()
+        await Job.of(fleet, plan, WriteGuard(True), audit=Audit(path())).run()
         assert seen == [["start"]]
 
 
 async def test_a_job_that_may_not_be_written_down_sends_nothing(server, tmp_path):
     async with connected(server.url, agents=["ceo"]) as fleet:
         await forge_many(fleet, 2)
-        job = Job(fleet, await planned(fleet), WriteGuard(True), audit=Audit(tmp_path))
+        job = Job.of(fleet, await planned(fleet), WriteGuard(True), audit=Audit(tmp_path))
         with pytest.raises(OperationError, match="cannot be written"):
             await job.run()
         assert (job.state, job.count("not started")) == ("failed", 2)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from console.operations import plan as planning
+from console.operations.places import Destinations
 from patterns import Fleet, Reject
 from patterns.server import LocalServer
 from tests.support.commandline import (
@@ -216,7 +216,7 @@ def test_failed_items_make_it_3(command: CommandLine, server: LocalServer, monke
 
     prepared(server.url, lost)
     # As if the stream were deleted between the plan and the deed.
-    monkeypatch.setattr(planning._Destinations, "problem", fine)
+    monkeypatch.setattr(Destinations, "problem", fine)
     result = command("dlq", "replay", "--all", "--yes", "--json")
     assert result.status == 3
     assert [item["outcome"] for item in result.json["items"]] == ["failed", "done"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import stat
 import subprocess
@@ -40,7 +39,8 @@ def test_a_job_and_its_items_outlive_the_ledger_that_wrote_them(tmp_path):
     ]  # fmt: skip
     assert other.counts("j1") == {"sending": 1, "done": 1, "waiting": 1}
     assert [entry.n for entry in other.items("j1", "waiting", "sending", after=0)] == [2]
-    assert other.has_seq("j1", 3) and not other.has_seq("j1", 4)
+    assert other.has_seq("j1", 3)
+    assert not other.has_seq("j1", 4)
     assert other.job("j2") is None
 
 
@@ -102,7 +102,7 @@ def test_the_ledger_is_its_users_own(tmp_path):
     ledger = JobLedger(tmp_path / "state")
     ledger.hold(WHERE).release()
     for path in (tmp_path / "state").rglob("*"):
-        mode = stat.S_IMODE(os.stat(path).st_mode)
+        mode = stat.S_IMODE(path.stat().st_mode)
         assert mode & 0o077 == 0, path
 
 

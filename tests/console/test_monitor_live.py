@@ -19,8 +19,8 @@ from console.monitor.engine import Monitor, observe
 from console.monitor.feed import BODY_LIMIT, Feed
 from console.monitor.letters import LetterStore
 from console.monitor.states import State
-from console.operations.plan import plan_replay
-from console.operations.selection import select
+from console.operations.plan_letters import plan_replay
+from console.operations.selection import choose
 from console.settings import Settings
 from console.text.safe import is_clean
 from patterns import Fleet, Unavailable
@@ -395,7 +395,7 @@ async def test_looking_touches_nothing(server):
             await observe(looker, SETTINGS, apart=0.01)
             for agent in ("ceo", "dev"):
                 assert len(await looker.inbox(agent).peek()) == 5
-            assert (await plan_replay(looker, await select(looker, everything=True), rate=20)).count == 3
+            assert (await plan_replay(looker, choose("dead letters", everything=True), rate=20)).count == 3
             await until(lambda: feed.items)
             assert await counters(fleet) == before, "also while the feed is open"
             following.cancel()

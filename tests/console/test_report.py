@@ -15,13 +15,15 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from console import report
+from console import report, report_jobs
 from console.commands.output import Output
 from console.monitor.states import State
 from console.monitor.view import Finding, FleetView, Flow, Subscription
 from console.operations.guard import WriteGuard
-from console.operations.job import ItemResult, Job
-from console.operations.plan import Plan, PlannedItem, Skip
+from console.operations.items import Item, ItemResult, Items, Sample, Skip
+from console.operations.job import Job
+from console.operations.ledger import JobRecord
+from console.operations.plan import Plan
 from console.text.safe import is_clean
 from patterns import DeadLetter, Message, Names, QueueDepth, ServerInfo
 from patterns.message import decode
@@ -99,22 +101,48 @@ def dead(text: str = "text", **changes: Any) -> DeadLetter:
 def plan(text: str = "text", count: int = 2, skipped: int = 1) -> Plan:
     return Plan(
         action="replay",
-        items=tuple(PlannedItem(dead(text, seq=seq), text) for seq in range(1, count + 1)),
+        stream=text,
+        identity=text,
+        items=Items([Item(seq, seq, text, text) for seq in range(1, count + 1)]),
         skipped=tuple(Skip(100 + seq, text) for seq in range(skipped)),
         selection=text,
+        looked=text,
+        sample=tuple(Sample(seq, text, text, text, text, text, text) for seq in range(1, min(count, 5) + 1)),
         rate=20.0,
         reason=text,
+        keeps=text,
         warnings=(text,),
+        commands=tuple(f"nats pub {text}" for _ in range(min(count, 5))),
     )
 
 
 def job(text: str = "text", outcomes: tuple[Any, ...] = ("done", "failed")) -> Job:
     async def make() -> Job:
-        made = Job(offline(), plan(text, count=len(outcomes)), WriteGuard(True), actor="me", id="ab12")
-        made.results = [ItemResult(seq, outcome, text) for seq, outcome in enumerate(outcomes, 1)]
+        planned = plan(text, count=len(outcomes))
+        made = Job.of(offline(), planned, WriteGuard(True))
+        made.ledger.add(made.record, planned.items)
+        for n, outcome in enumerate(outcomes):
+            made.note(n, ItemResult(n + 1, outcome, text))
+        made.settle()
         return made
 
     return asyncio.run(make())
+
+
+def records(text: str) -> list[Any]:
+    record = JobRecord(
+        id=text, action=text, stream=text, identity=text, context=text, actor=text, selection=text, reason=text,
+        spill=text, error=text, planned=12_345,
+    )  # fmt: skip
+    return [(record, {"done": 3, "failed": 1, "in doubt": 2, "waiting": 4, "sending": 1})]
+
+
+def audited(text: str) -> list[dict[str, Any]]:
+    return [
+        {"time": text, "actor": text, "context": text, "action": text, "job": text, "event": event, "error": text,
+         "selector": text, "reason": text, "result": text, "planned": text, "done": text, "failed": text, "seq": text}
+        for event in ("start", "item", "end", text)
+    ]  # fmt: skip
 
 
 def test_a_fleet_is_told_worst_first() -> None:
@@ -171,29 +199,29 @@ def test_a_letter_of_bytes_shows_a_dump() -> None:
 
 
 def test_a_plan_tells_what_it_will_do() -> None:
-    text = shown(report.plan(plan(count=30, skipped=25)))
+    text = shown(report_jobs.plan(plan(count=30, skipped=25)))
     for word in ("replay 30 dead letters", "20 a second, about 1s", "▲ text", "the first 5 of 30", "SKIPPED (25)"):
         assert word in text
     assert text.count("nats pub") == 1
-    nothing = shown(report.plan(plan(count=0, skipped=0)))
+    nothing = shown(report_jobs.plan(plan(count=0, skipped=0)))
     assert "replay 0 dead letters" in nothing
     assert "FROM" not in nothing
 
 
 def test_a_plan_names_only_the_biggest_groups() -> None:
-    spread = dataclasses.replace(plan(), items=tuple(PlannedItem(dead(seq=n), f"to.{n}") for n in range(1, 31)))
-    assert "and 10 more" in shown(report.plan(spread))
+    spread = dataclasses.replace(plan(), items=Items([Item(n, n, "tasks.backend", f"to.{n}") for n in range(1, 31)]))
+    assert "and 10 more" in shown(report_jobs.plan(spread))
 
 
 def test_a_result_tells_every_item_of_a_small_replay() -> None:
-    text = shown(report.result(job(outcomes=("done", "failed", "in doubt", "duplicate"))))
+    text = shown(report_jobs.result(job(outcomes=("done", "failed", "in doubt", "duplicate")), [Skip(9, "gone")]))
     assert "planned 4   done 2   skipped 1   failed 2   duplicates 1" in text
     for word in ("failed", "in doubt", "duplicate", "skipped"):
         assert word in text
 
 
 def test_a_result_tells_only_the_exceptions_of_a_big_replay() -> None:
-    text = shown(report.result(job(outcomes=("done",) * 30 + ("failed",))))
+    text = shown(report_jobs.result(job(outcomes=("done",) * 30 + ("failed",))))
     assert len(text.splitlines()) == 1 + 1 + 1 + 2
 
 
@@ -219,8 +247,10 @@ def test_info_flattens_and_speaks() -> None:
 def everything(text: str, body: bytes) -> list[Any]:
     letters = [dead(text, message=message(text, body))]
     parts = [*report.fleet(view(text)), *report.check("critical", view(text))]
-    parts += [*report.letters(letters, now=NOW), *report.letter(letters[0]), *report.plan(plan(text))]
-    parts += [*report.result(job(text)), report.event(message(text, body), NOW)]
+    parts += [*report.letters(letters, now=NOW), *report.letter(letters[0]), *report_jobs.plan(plan(text))]
+    parts += [*report_jobs.result(job(text), [Skip(9, text)]), report.event(message(text, body), NOW)]
+    parts += [report_jobs.jobs(records(text)), report_jobs.audit(audited(text))]
+    parts += [report_jobs.items([ItemResult(1, "done", text)])]
     return [*parts, report.info({text: text, "more": {text: [text]}})]
 
 

@@ -412,7 +412,7 @@ async def test_a_second_replay_waits_and_the_first_one_still_tells_its_result(se
             job = await console.holds(lambda: console.runtime.busy)
             await console.holds(lambda: job.count("done"))
             await console.press("R")
-            await console.sees("still running")
+            await console.sees("still works on DLQ")
             assert not isinstance(console.app.screen, PlanDialog)
             job.cancel()
             await console.holds(lambda: job.state == "cancelled")
