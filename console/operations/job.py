@@ -21,7 +21,7 @@ from typing import Any
 
 import nats.errors
 
-from console.operations import acts
+from console.operations import acts, telling
 from console.operations.acts import Act
 from console.operations.audit import Audit
 from console.operations.errors import OperationError
@@ -281,7 +281,7 @@ class Job:
             raise
         act = None
         try:
-            act = self.act()
+            act = await asyncio.to_thread(self.act)
             await act.prepare()
             runner = Runner(self, act)
             await runner.find_out()
@@ -297,7 +297,7 @@ class Job:
             if act is not None:
                 act.close()
             self._end()
-        await self._announce()
+        await telling.announce(self)
 
     def act(self) -> Act:
         """What it does to one item."""
@@ -368,27 +368,8 @@ class Job:
             self._items, self.recorded = None, True
         else:
             self.ledger.update(self.id, state="running", ended=None, error="", actor=self.record.actor)
-        if self.audit is None:
-            return
-        spec = self.record.spec
         try:
-            self.audit.write(
-                "start",
-                self.action,
-                self.id,
-                selector=self.record.selection,
-                reason=self.record.reason or None,
-                planned=self.planned,
-                skipped=sum(self.record.skipped.values()),
-                stream=self.record.stream,
-                seqs=[entry.item.seq for entry in self.ledger.items(self.id, limit=1000)],
-                destinations=spec.get("destinations", {}),
-                rate=self.rate,
-                force=bool(spec.get("force")),
-                confirmation=self.confirmation,
-                resumed=resumed,
-                spill=self.spill or spec.get("spill"),
-            )
+            telling.begins(self, resumed=resumed)
         except OperationError:
             with contextlib.suppress(OperationError):
                 self.ledger.update(self.id, state="failed", ended=time.time(), error="the audit cannot be written")
@@ -413,7 +394,7 @@ class Job:
             self.ledger.update(
                 self.id, state=self.state, ended=self.ended, error=self.error, rate=self.rate, spill=self.spill
             )
-        self._write_result()
+        telling.ended(self)
 
     def _tell_spill(self) -> None:
         """What turned out to be gone must not be put back."""
@@ -422,43 +403,6 @@ class Job:
                 add_gone(Path(self.spill), [entry.item.seq for entry in self.ledger.items(self.id, "skipped")])
             except OSError as error:
                 log.warning("the spill %s cannot be written: %s", self.spill, error)
-
-    def _write_result(self) -> None:
-        if self.audit is None:
-            return
-        self.audit.note(
-            "end",
-            self.action,
-            self.id,
-            selector=self.record.selection,
-            reason=self.record.reason or None,
-            planned=self.planned,
-            done=self.count("done", "duplicate"),
-            duplicates=self.count("duplicate"),
-            skipped=self.count("skipped") + sum(self.record.skipped.values()),
-            failed=self.count("failed"),
-            in_doubt=self.count("in doubt"),
-            not_started=self.count("not started"),
-            result=self.state,
-            error=self.error or (self.troubles[0].detail if self.troubles else None),
-            spill=self.spill,
-        )
-
-    async def _announce(self) -> None:
-        """Tell the fleet, where it has events and the rights allow; a job does not fail over it."""
-        data = {
-            "job": self.id,
-            "action": self.action,
-            "by": self.record.actor,
-            "selection": self.record.selection,
-            "reason": self.record.reason,
-            "planned": self.planned,
-            "done": self.count("done", "duplicate"),
-            "failed": self.count(*TROUBLE),
-        }
-        with contextlib.suppress(PatternError, nats.errors.Error, TimeoutError, OSError):
-            async with asyncio.timeout(2.0):
-                await self.fleet.events.broadcast(f"console.{self.action}", data, source="console")
 
     def as_json(self, skipped: Sequence[Any] = ()) -> dict[str, Any]:
         """The contract's form of a result; with what its plan skipped."""

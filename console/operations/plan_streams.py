@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 from console.messages import Place
@@ -22,7 +24,10 @@ from console.text.safe import clean
 from patterns import Fleet
 from patterns.message import decode_stored
 from patterns.rescue import find_stranded
+from patterns.stored import StoredMessage
 
+PAGE = 200
+"""Messages of a spill file read at a time."""
 LONGEST_PAUSE = 30 * 86400.0
 """Seconds: a pause that is forgotten ends."""
 
@@ -192,7 +197,8 @@ async def plan_restore(
         Unavailable: What is there cannot be read.
     """
     require_rate(rate)
-    spill = SpillFile(path)
+    # A large file takes a while to read; none of it on the event loop.
+    spill = await asyncio.to_thread(SpillFile, path)
     try:
         if not spill.finished:
             raise OperationError(
@@ -206,7 +212,7 @@ async def plan_restore(
             raise OperationError(f"there is no stream {clean(spill.stream)} to put them back into")
         items, skipped, sample, commands = Items(), list[Skip](), list[Sample](), list[str]()
         destinations, looked = Destinations(fleet), dict[str, str]()
-        for stored in spill.messages():
+        async for stored in _paged(spill):
             if stored.seq in spill.gone:
                 skipped.append(Skip(stored.seq, "was gone before it could be removed: somebody else handled it"))
                 continue
@@ -241,6 +247,13 @@ async def plan_restore(
         commands=tuple(commands),
         prod=prod,
     )
+
+
+async def _paged(spill: SpillFile) -> AsyncIterator[StoredMessage]:
+    messages = spill.messages()
+    while page := await asyncio.to_thread(lambda: list(islice(messages, PAGE))):
+        for message in page:
+            yield message
 
 
 async def plan_pause(fleet: Fleet, place: Place, seconds: float, *, reason: str = "", prod: bool = False) -> Plan:

@@ -127,7 +127,19 @@ def test_without_a_terminal_the_console_names_the_headless_commands() -> None:
         assert (result.status, result.out) == (2, "")
         assert result.err.count("\n") == 1
         assert "terminal" in result.err
-        for name in ("fleet", "dlq list", "events", "check", "info", "demo --headless"):
+        for name in (
+            "fleet",
+            "inbox",
+            "queue",
+            "dlq",
+            "restore",
+            "events",
+            "jobs",
+            "audit",
+            "check",
+            "info",
+            "demo --headless",
+        ):
             assert name in result.err
 
 
@@ -179,7 +191,7 @@ def test_info_tells_version_paths_and_server_and_no_secret(command: CommandLine,
     assert result.status == 0
     assert "geheim" not in result.out
     assert told["version"]
-    assert told["paths"].keys() == {"settings", "contexts", "state", "debug_log", "audit"}
+    assert told["paths"].keys() == {"settings", "contexts", "state", "debug_log", "audit", "jobs", "spill"}
     assert told["paths"]["settings"].startswith(os.environ["XDG_CONFIG_HOME"])
     assert told["paths"]["debug_log"].startswith(os.environ["XDG_STATE_HOME"])
     assert told["connection"]["origin"] == "--server"
