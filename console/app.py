@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import signal
 from typing import ClassVar
 
@@ -14,6 +13,8 @@ from console.screens.audit import AuditScreen
 from console.screens.events import EventsScreen
 from console.screens.fleet import FleetScreen
 from console.screens.help import HelpPane
+from console.screens.job_verbs import tell_interrupted
+from console.screens.jobs import JobsScreen
 from console.screens.letters import LettersScreen
 from console.screens.queues import QueuesScreen
 from console.screens.quit_dialog import QuitDialog
@@ -62,13 +63,16 @@ class ConsoleApp(App[int]):
         self.add_mode("queues", lambda: QueuesScreen(self.runtime))
         self.add_mode("letters", lambda: LettersScreen(self.runtime))
         self.add_mode("events", lambda: EventsScreen(self.runtime))
-        if importlib.util.find_spec("console.screens.jobs") is not None:
-            self.add_mode("jobs", lambda: importlib.import_module("console.screens.jobs").JobsScreen(self.runtime))
+        self.add_mode("jobs", lambda: JobsScreen(self.runtime))
         self.add_mode("audit", lambda: AuditScreen(self.runtime))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._end_by_signal, number)
         await self.switch_mode("fleet")
+        if self.runtime.guard.allowed:
+            self.run_worker(
+                tell_interrupted(self, self.runtime), exit_on_error=False, description="look for interrupted jobs"
+            )
 
     def _end_by_signal(self, number: int) -> None:
         self._ended_by = number
@@ -76,8 +80,12 @@ class ConsoleApp(App[int]):
 
     async def action_screen(self, name: str) -> None:
         """Go to a screen."""
-        if name in self._modes and not self.screen.is_modal:
-            await self.switch_mode(name)
+        if name not in self._modes or self.screen.is_modal:
+            return
+        while len(self.screen_stack) > 1:
+            # Not awaited: it may be a handler of the screen that goes which asked for this.
+            self.pop_screen()
+        await self.switch_mode(name)
 
     async def action_letters_of(self, expression: str) -> None:
         """Go to the dead letters, filtered."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from nats.js.errors import APIError
 
-from patterns.jetstream import STREAM_NOT_FOUND, WRONG_LAST_SEQUENCE, JetStream
+from patterns.jetstream import WRONG_LAST_SEQUENCE, JetStream
 
 
 @dataclass(slots=True)
@@ -40,30 +40,31 @@ class Bucket:
         return (await self.look(key))[0]
 
     async def create(self, key: str, data: bytes) -> bool:
-        """Write a key that must not exist; False if it does."""
-        return await self.update(key, data, 0) is not None
+        """Write a key that must not exist, or was deleted; False if it does."""
+        if await self.update(key, data, 0) is not None:
+            return True
+        value, revision = await self.look(key)
+        return value is None and await self.update(key, data, revision) is not None
 
     async def delete(self, key: str) -> bool:
-        """Remove a key without a trace, so that `create` works again; whether there was anything.
+        """Mark a key as deleted (ADR-8), so that `create` works again; whether there was a value.
 
-        A value that somebody writes meanwhile stays. A bucket that does not exist holds no keys.
+        One that somebody writes meanwhile stays. A bucket that does not exist holds no keys. By a marker and not by a purge,
+        which is a right to empty the bucket.
         """
-        _, revision = await self.look(key)
-        if not revision:
+        value, revision = await self.look(key)
+        if value is None:
             return False
-        try:
-            # Not by sequence: a bucket denies deletes (ADR-8), and only purges.
-            return bool(await self.api.purge(self.stream, subject=self.subject(key), up_to=revision + 1))
-        except APIError as error:
-            if error.err_code == STREAM_NOT_FOUND:
-                return False
-            raise
+        return await self._write(key, b"", {"KV-Operation": "DEL"}, revision) is not None
 
     async def update(self, key: str, data: bytes, revision: int) -> int | None:
         """Write a key whose revision must be `revision`; its new one, or None if somebody else wrote it."""
+        return await self._write(key, data, {}, revision)
+
+    async def _write(self, key: str, data: bytes, headers: dict[str, str], revision: int) -> int | None:
         try:
             ack = await self.api.publish(
-                self.subject(key), data, {}, stream=self.stream, last_seq=revision, timeout=self.timeout
+                self.subject(key), data, headers, stream=self.stream, last_seq=revision, timeout=self.timeout
             )
         except APIError as error:
             if error.err_code in WRONG_LAST_SEQUENCE:

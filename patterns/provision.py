@@ -48,17 +48,7 @@ async def provision(fleet: Fleet, agents: Iterable[str], roles: Iterable[str]) -
         max_age=_ns(config.limits.events_max_age),
         max_consumers=_EVENT_CONSUMERS,
     )
-    await _stream(
-        fleet,
-        names.dlq_stream,
-        subjects=names.stream_subjects("dlq"),
-        retention="limits",
-        discard="new",
-        discard_new_per_subject=True,
-        max_msgs_per_subject=1,
-        max_msgs=config.dead_letters.max_msgs,
-        max_age=_ns(config.dead_letters.max_age),
-    )
+    await dead_letters(fleet)
     await _bucket(fleet, names.ledger_bucket, config.ledger_ttl)
     await _bucket(fleet, names.receipts_bucket, config.dead_letters.max_age)
     for agent in agents:
@@ -70,6 +60,22 @@ async def provision(fleet: Fleet, agents: Iterable[str], roles: Iterable[str]) -
         await _stream(fleet, stream, subjects=subjects, **queue)
         # The library counts a task's deliveries itself: in a busy queue the server's ack floor lags behind its dead.
         await _consumer(fleet, stream, names.tasks_durable(role), subjects[0], config.role(role), -1)
+
+
+async def dead_letters(fleet: Fleet) -> None:
+    """Create the stream of the dead letters, or compare the one there is; see `provision`."""
+    names, limits = fleet.names, fleet.config.dead_letters
+    await _stream(
+        fleet,
+        names.dlq_stream,
+        subjects=names.stream_subjects("dlq"),
+        retention="limits",
+        discard="new",
+        discard_new_per_subject=True,
+        max_msgs_per_subject=1,
+        max_msgs=limits.max_msgs,
+        max_age=_ns(limits.max_age),
+    )
 
 
 async def _stream(fleet: Fleet, name: str, **fields: Any) -> None:

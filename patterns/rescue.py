@@ -143,20 +143,9 @@ async def ensure_dead_letters(fleet: Fleet) -> bool:
         ConfigMismatch: Another stream stores its subjects.
         Unavailable: Not confirmed; do it again.
     """
-    names, limits = fleet.names, fleet.config.dead_letters
-    if await fleet.jetstream.stream_info(names.dlq_stream) is not None:
+    if await fleet.jetstream.stream_info(fleet.names.dlq_stream) is not None:
         return False
-    await provision._stream(
-        fleet,
-        names.dlq_stream,
-        subjects=names.stream_subjects("dlq"),
-        retention="limits",
-        discard="new",
-        discard_new_per_subject=True,
-        max_msgs_per_subject=1,
-        max_msgs=limits.max_msgs,
-        max_age=provision._ns(limits.max_age),
-    )
+    await provision.dead_letters(fleet)
     return True
 
 

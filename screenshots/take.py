@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +18,9 @@ from textual.pilot import Pilot
 
 from console.app import ConsoleApp
 from console.demo.simulation import DemoOptions, Simulation
+from console.operations.audit import Audit
 from console.operations.guard import WriteGuard
+from console.operations.ledger import JobLedger
 from console.session import Runtime, Session
 from console.settings import Settings
 from patterns import Fleet
@@ -66,15 +69,37 @@ async def until(pilot: Pilot[int], wanted: Callable[[], bool], timeout: float = 
         await pilot.pause(0.1)
 
 
+async def jobs(pilot: Pilot[int]) -> None:
+    """Let some jobs run, one of them at the default pace, so that there is something to see."""
+    app = pilot.app
+    assert isinstance(app, ConsoleApp)
+    runtime = app.runtime
+    for keys in (("D", "y"), ("ctrl+a", "R", "y")):
+        await pilot.press("3", "home", *keys[:-1])
+        await until(pilot, lambda: app.screen.is_modal)
+        await pilot.press(keys[-1])
+        await until(pilot, lambda: not app.screen.is_modal and bool(runtime.jobs))
+        await pilot.pause(1.0)
+
+
 async def take(size: tuple[int, int], settle: float, seed: int, prefix: str, only: Sequence[str], *, svg: bool) -> None:
     """Take one picture of each screen at one size."""
-    with LocalServer() as server:
+    with LocalServer() as server, tempfile.TemporaryDirectory() as directory:
+        state = Path(directory)
         options = DemoOptions(seed=seed)
         async with Simulation(server.url, options) as simulation, Fleet.connect(server.url) as fleet:
             traffic = asyncio.create_task(simulation.run(None))
             address = server.url.removeprefix("nats://")
             session = Session(
-                fleet=fleet, settings=Settings(), guard=WriteGuard(True), name="demo", address=address, demo=True
+                fleet=fleet,
+                settings=Settings(),
+                guard=WriteGuard(True),
+                name="demo",
+                address=address,
+                demo=True,
+                audit=Audit(state / "audit.jsonl", {"actor": "ada@ops-1", "mode": "demo"}),
+                ledger=JobLedger(state),
+                spill=state / "spill",
             )
             runtime = Runtime(session)
             async with runtime.running():
@@ -96,6 +121,12 @@ async def take(size: tuple[int, int], settle: float, seed: int, prefix: str, onl
                             if not only or "replay-plan" in only:
                                 render(app, f"{prefix}replay-plan", svg=svg)
                             await pilot.press("escape", "ctrl+backslash")
+                    await jobs(pilot)
+                    for key, name in (("6", "jobs"), ("7", "audit")):
+                        await pilot.press(key)
+                        await pilot.pause(1.5)
+                        if not only or name in only:
+                            render(app, prefix + name, svg=svg)
             traffic.cancel()
             await asyncio.gather(traffic, return_exceptions=True)
 

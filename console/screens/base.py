@@ -49,7 +49,8 @@ def label(card: Widget, title: str, subtitle: str = "") -> None:
 
 def job_progress(job: Job) -> str:
     """What a job does and how far it has come: `replay 412/1,000`."""
-    return f"{clean(job.phase or job.action)} {units.count(job.processed)}/{units.count(job.planned)}"
+    paused = " paused" if job.state == "paused" else ""
+    return f"{clean(job.phase or job.action)} {units.count(job.processed)}/{units.count(job.planned)}{paused}"
 
 
 class ConsoleScreen(Screen[None]):
@@ -138,7 +139,8 @@ class ConsoleScreen(Screen[None]):
 
     def _paint_furniture(self) -> None:
         monitor, session = self.runtime.monitor, self.runtime.session
-        view, health, job = monitor.view, monitor.health, self.runtime.busy
+        view, health = monitor.view, monitor.health
+        jobs = [job for job in self.runtime.jobs if job.running]
         stale = bool(health.error) or (view is not None and health.age > STALE_AFTER * health.interval + 1)
         self.query_one(ConsoleHeader).state = HeaderState(
             context=session.name,
@@ -150,7 +152,7 @@ class ConsoleScreen(Screen[None]):
             findings=len(view.findings) if view else 0,
             critical=any(finding.severity == "critical" for finding in view.findings) if view else False,
             dead_letters=view.dead_letter_total if view else None,
-            job=job_progress(job) if job else "",
+            job=f"{job_progress(jobs[0])}{f' +{len(jobs) - 1}' if jobs[1:] else ''}" if jobs else "",
             writable=session.guard.allowed,
         )
         self.query_one(TabStrip).counts = {"letters": (view.dead_letter_total if view else 0) or 0}

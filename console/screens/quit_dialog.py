@@ -1,4 +1,4 @@
-"""Asked before the console is left while a job is running: leaving stops it."""
+"""Yes or no, with Cancel in the focus; and what is asked before the console is left while a job is running."""
 
 from __future__ import annotations
 
@@ -14,23 +14,28 @@ from textual.widgets import Button, Static
 
 from console.screens.base import job_progress
 from console.session import Runtime
+from console.text.safe import clean
 
 LOOK = 0.2
-"""Seconds between two looks at the job: it goes on while the question is open."""
+"""Seconds between two looks at the jobs: they go on while the question is open."""
+TOLD = 5
+"""Running jobs that are told one by one."""
 
 
-class QuitDialog(ModalScreen[bool]):
-    """Says what runs and returns whether to quit.
+class ConfirmDialog(ModalScreen[bool]):
+    """Says what will happen and returns whether to do it.
 
     Args:
-        runtime: Whose job it is.
+        title: What it is about.
+        text: What will happen, in a sentence or two.
+        verb: What the button that does it says.
     """
 
     CSS = """
-    QuitDialog {
+    ConfirmDialog {
         align: center middle;
         background: $background 60%;
-        & #quit {
+        & #confirm {
             width: 76;
             max-width: 96%;
             height: auto;
@@ -41,16 +46,16 @@ class QuitDialog(ModalScreen[bool]):
             background: $surface;
             padding: 1 2;
         }
-        & #quit-text { width: 1fr; height: auto; }
-        & #quit-buttons { height: 1; margin: 1 0 0 0; align-horizontal: right; }
-        & #quit-hint { width: 1fr; color: $text-muted; }
-        & #quit-buttons Button { margin: 0 0 0 2; }
-        & #quit-buttons Button, & #quit-buttons Button:hover {
+        & #confirm-text { width: 1fr; height: auto; }
+        & #confirm-buttons { height: 1; margin: 1 0 0 0; align-horizontal: right; }
+        & #confirm-hint { width: 1fr; color: $text-muted; }
+        & #confirm-buttons Button { margin: 0 0 0 2; }
+        & #confirm-buttons Button, & #confirm-buttons Button:hover {
             background: $panel;
             color: $foreground;
             text-style: none;
         }
-        & #quit-buttons Button:focus {
+        & #confirm-buttons Button:focus {
             background: $accent;
             color: $background;
             text-style: bold;
@@ -59,55 +64,84 @@ class QuitDialog(ModalScreen[bool]):
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "cancel", "cancel", id="quit.cancel"),
-        Binding("y", "confirm", "quit", id="quit.confirm"),
-        Binding("left,right", "switch", "switch", show=False, id="quit.switch"),
+        Binding("escape", "cancel", "cancel", id="confirm.cancel"),
+        Binding("y", "confirm", "confirm", id="confirm.confirm"),
+        Binding("left,right", "switch", "switch", show=False, id="confirm.switch"),
     ]
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, title: str, text: str, verb: str) -> None:
         super().__init__()
-        self._runtime = runtime
+        self._title = clean(title, limit=70)
+        self._words = clean(text, multiline=True)
+        self._verb = clean(verb, limit=24)
 
     def compose(self) -> ComposeResult:
-        """What runs, and the two buttons."""
-        with Vertical(id="quit") as box:
-            box.border_title = Text("quit while a job is running")
-            yield Static(self._text(), id="quit-text", markup=False)
-            with Horizontal(id="quit-buttons"):
-                yield Static("y quits, esc cancels", id="quit-hint", markup=False)
-                yield Button("Cancel", id="quit-cancel", compact=True)
-                yield Button("Quit", id="quit-confirm", variant="primary", compact=True)
+        """What will happen, and the two buttons."""
+        with Vertical(id="confirm") as box:
+            box.border_title = Text(self._title)
+            yield Static(self.text(), id="confirm-text", markup=False)
+            with Horizontal(id="confirm-buttons"):
+                yield Static("y confirms, esc cancels", id="confirm-hint", markup=False)
+                yield Button("Cancel", id="confirm-no", compact=True)
+                yield Button(self._verb, id="confirm-yes", variant="primary", compact=True)
+
+    def text(self) -> Text:
+        """What will happen."""
+        return Text(self._words)
 
     def on_mount(self) -> None:
         """The safe choice has the focus."""
-        self.query_one("#quit-cancel").focus()
-        self.set_interval(LOOK, self._tell)
-
-    def _text(self) -> Text:
-        job = self._runtime.busy
-        if job is None:
-            return Text("The job has ended meanwhile: quitting stops nothing.")
-        return Text(
-            f"1 job is running: {job_progress(job)}.\n\n"
-            "Quit: it stops after the item in work and can be resumed on screen 6."
-        )
-
-    def _tell(self) -> None:
-        self.query_one("#quit-text", Static).update(self._text())
+        self.query_one("#confirm-no").focus()
 
     @on(Button.Pressed)
     def _pressed(self, event: Button.Pressed) -> None:
         event.stop()
-        self.dismiss(event.button.id == "quit-confirm")
+        self.dismiss(event.button.id == "confirm-yes")
 
     def action_cancel(self) -> None:
-        """Stay."""
+        """Leave it."""
         self.dismiss(False)
 
     def action_confirm(self) -> None:
-        """Quit."""
+        """Do it."""
         self.dismiss(True)
 
     def action_switch(self) -> None:
         """Move between the buttons."""
         self.focus_next("Button")
+
+
+class QuitDialog(ConfirmDialog):
+    """Says what runs and returns whether to quit.
+
+    Args:
+        runtime: Whose jobs they are.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__("quit while a job is running", "", "Quit")
+        self._runtime = runtime
+
+    def on_mount(self) -> None:
+        """Keep telling how far they are."""
+        self.set_interval(LOOK, self._tell)
+
+    def text(self) -> Text:
+        """What runs, and what becomes of it."""
+        running = [job_progress(job) for job in self._runtime.jobs if job.running]
+        if not running:
+            return Text("The job has ended meanwhile: quitting stops nothing.")
+        after = (
+            "the demo ends with it." if self._runtime.session.demo else "what is left can be resumed later on screen 6."
+        )
+        if len(running) == 1:
+            return Text(f"1 job is running: {running[0]}.\n\nQuit: it stops after the item in work; {after}")
+        lines = [f"  {each}" for each in running[:TOLD]]
+        if len(running) > TOLD:
+            lines.append(f"  and {len(running) - TOLD} more")
+        told = "\n".join(lines)
+        after = after.replace("with it", "with them")
+        return Text(f"{len(running)} jobs are running:\n{told}\n\nQuit: each stops after the item in work; {after}")
+
+    def _tell(self) -> None:
+        self.query_one("#confirm-text", Static).update(self.text())

@@ -17,13 +17,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import random
 import sys
 import tempfile
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -107,6 +110,10 @@ class Round:
         """Ids and entries of the letters that the job is for."""
         self.arrived: dict[str, str] = {}
         """Those of the letters that came meanwhile."""
+        self.job = ""
+        """Its id, as soon as it is known."""
+        self.told: dict[str, Any] | None = None
+        """What `jobs show` said of it last."""
         self.fleet: Fleet
         self.console: ConsoleProgram
 
@@ -150,7 +157,7 @@ class Round:
         process = await self.console.start(*begin)
         await self._wreck(process, with_server=self.server_kill)
         for attempt in range(RESUMES):
-            job = await self.console.newest_job()
+            job = await self._look()
             if job is None:
                 # Killed before the job was on record, so nothing was sent; deaths since then belong to the new one.
                 process = await self.console.start(*begin)
@@ -167,6 +174,16 @@ class Round:
                 self._uneven(f"the console ended with {status}: {said.strip()[-300:]}")
                 return
         self._uneven(f"still not done after {RESUMES} resumes")
+
+    async def _look(self) -> dict[str, Any] | None:
+        """The job and its items; None if the kill came before it was on record."""
+        if not self.job:
+            newest = await self.console.newest_job()
+            self.job = str(newest["job"]) if newest is not None else ""
+            if newest is not None and newest["left"]:
+                return newest
+        self.told = await self.console.said("jobs", "show", self.job) if self.job else None
+        return self.told
 
     async def _wreck(self, process: Process, *, with_server: bool) -> None:
         """Wait for a random moment of the job, and kill."""
@@ -220,7 +237,7 @@ class Round:
         while not self.tally.seen:  # noqa: ASYNC110 - the agents do not know who waits
             await asyncio.sleep(0.01)
         for number in range(self.letters, self.letters + NEWCOMERS):
-            entry = await support.insist(lambda number=number: support.bury(self.fleet, number))
+            entry = await support.insist(partial(support.bury, self.fleet, number))
             self.arrived[f"m-{number}"] = entry
             await asyncio.sleep(self.chance.uniform(0.0, 0.3))
 
@@ -244,11 +261,10 @@ class Round:
 
     async def _judge(self) -> None:
         report, seen, exact = self.report, self.tally.seen, len(self.report.uneven)
-        job = await self.console.newest_job()
-        shown = await self.console.said("jobs", "show", job["job"]) if job is not None else {"items": []}
+        job = self.told
         letters = await self._letters()
         ids = {letters[entry]: name for name, entry in self.planned.items() if entry in letters}
-        doubtful = {item["seq"] for item in shown["items"] if item["outcome"] == "in doubt"}
+        doubtful = {item["seq"] for item in (job["items"] if job else ()) if item["outcome"] == "in doubt"}
         report.in_doubt += len(doubtful)
         report.left += len(ids)
         report.in_doubt_handled += sum(name in seen for seq, name in ids.items() if seq in doubtful)
@@ -260,9 +276,10 @@ class Round:
         if doubtful and not self.plain:
             self._uneven(f"{len(doubtful)} in doubt although the consumers keep receipts")
         if job is None or job["state"] != "completed" or job["failed"] or job["left"]:
-            self._uneven(f"the ledger says {job}")
+            told = {name: value for name, value in (job or {}).items() if name != "items"}
+            self._uneven(f"the ledger says {told}")
         elif doubtful:
-            await self._answer(str(job["job"]), {seq: ids[seq] for seq in doubtful & set(ids)})
+            await self._answer({seq: ids[seq] for seq in doubtful & set(ids)})
             letters = await self._letters()
             self._lost(letters)
         report.rounds += 1
@@ -280,15 +297,15 @@ class Round:
         whole = all(len(seen.get(name, ())) == 1 for name in self.planned)
         report.exact += whole and len(report.uneven) == exact
 
-    async def _answer(self, job: str, doubtful: dict[int, str]) -> None:
+    async def _answer(self, doubtful: dict[int, str]) -> None:
         """Say what is true of every item in doubt, as an operator who looked would, and go on."""
         arrived = [str(seq) for seq, name in doubtful.items() if name in self.tally.seen]
         again = [str(seq) for seq, name in doubtful.items() if name not in self.tally.seen]
         if arrived:
-            await self.console.said("jobs", "answer", job, *arrived, "--arrived", "--yes")
+            await self.console.said("jobs", "answer", self.job, *arrived, "--arrived", "--yes")
         if again:
-            await self.console.said("jobs", "answer", job, *again, "--again", "--yes")
-            await self.console.said("jobs", "resume", job, "--yes")
+            await self.console.said("jobs", "answer", self.job, *again, "--again", "--yes")
+            await self.console.said("jobs", "resume", self.job, "--yes")
         await self._drained()
 
     def _lost(self, letters: dict[str, int]) -> None:
@@ -362,6 +379,8 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--plain", action="store_true", help="agents of plain nats-py, without receipts")
     given = parser.parse_args()
+    # The agents warn of every acknowledgement that died with the server.
+    logging.getLogger("patterns").addHandler(logging.NullHandler())
     result = asyncio.run(run(rounds=given.rounds, letters=given.letters, seed=given.seed, plain=given.plain))
     who = "plain nats-py" if given.plain else "the library's consumers"
     show(result, f"{given.rounds} rounds of {given.letters} letters, seed {given.seed}, handled by {who}")

@@ -515,7 +515,7 @@ async def test_an_unconfirmed_publish_is_found_out_and_not_sent_twice(server, mo
     config = fast(publish_timeout=0.3)
     async with connected(server.url, agents=["ceo"], config=config) as fleet:
         await forge_many(fleet, 3)
-        plan = await planned(fleet)
+        plan = await planned(fleet, rate=100.0)
         real, sent = JetStream.publish, []
 
         async def publish(self, subject, *args, **options):

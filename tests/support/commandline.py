@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import nats
@@ -17,7 +18,9 @@ from nats.js.api import ConsumerConfig, RetentionPolicy, StreamConfig
 
 from console.commands.root import run
 from patterns import Fleet, FleetConfig
-from tests.support.fleets import connected
+from patterns.stored import StoredMessage
+from tests.support.fleets import connected, take
+from tests.support.waiting import until
 
 PATIENCE = 50.0
 """Seconds a program of a test may take."""
@@ -189,3 +192,87 @@ async def foreign_fleet(url: str) -> None:
         )
     finally:
         await client.close()
+
+
+PLAN = {"plan", "count", "by_origin", "by_destination", "sample", "skipped", "spill", "nats"}
+"""Fields of a plan, as the contract names them."""
+RESULT = {"job", "planned", "done", "skipped", "failed", "duplicates", "spill", "items"}
+"""Fields of a result."""
+
+PLACES = {
+    "inbox": ("ceo", "INBOX_CEO", "agents.ceo.inbox"),
+    "queue": ("backend", "TASKS_BACKEND", "tasks.backend"),
+}
+"""Name, stream and subject of what `inbox` and `queue` are about in these tests."""
+
+
+async def fill(fleet: Fleet, group: str = "inbox", count: int = 6) -> None:
+    """Messages 1, 2, ...: the even ones are alerts, the others notes."""
+    _, _, prefix = PLACES[group]
+    for number in range(1, count + 1):
+        subject = f"{prefix}.{'note' if number % 2 else 'alert'}"
+        await fleet.js.publish(subject, json.dumps({"n": number}).encode(), headers={"X-Number": str(number)})
+
+
+async def publish_raw(fleet: Fleet, subject: bytes, block: bytes, body: bytes) -> None:
+    """Publish as no client library would, byte by byte, and see it stored."""
+    answer = fleet.nc.new_inbox()
+    subscription = await fleet.nc.subscribe(answer)
+    head = b"HPUB %s %s %d %d\r\n" % (subject, answer.encode(), len(block), len(block) + len(body))
+    await fleet.nc._send_command(head + block + body + b"\r\n")
+    await fleet.nc._flush_pending()
+    assert b"error" not in (await subscription.next_msg(20)).data
+
+
+async def stored(fleet: Fleet, stream: str) -> list[StoredMessage]:
+    """All messages of a stream with their raw headers."""
+    found = (await fleet.jetstream.read(stream, limit=1000)).messages
+    return [message for each in found if (message := await fleet.jetstream.get(stream, each.seq)) is not None]
+
+
+async def seqs_of(fleet: Fleet, stream: str) -> list[int]:
+    """Sequences of a stream."""
+    return [message.seq for message in (await fleet.jetstream.read(stream, limit=1000)).messages]
+
+
+async def account_state(fleet: Fleet) -> dict[str, Any]:
+    """Everything JetStream tells of an account: configuration and state of each stream and of its consumers."""
+    streams, missing = await fleet.jetstream.streams()
+    assert missing == []
+    told: dict[str, Any] = {}
+    for info in streams:
+        name = info["config"]["name"]
+        consumers = {each["name"]: each for each in await fleet.jetstream.consumers(name)}
+        for each in consumers.values():
+            each.pop("ts", None)
+            each.pop("num_waiting", None)
+        told[name] = {"created": info["created"], "config": info["config"], "state": info["state"], **consumers}
+    return told
+
+
+async def strand(fleet: Fleet, agent: str = "ceo", count: int = 1) -> None:
+    """Leave messages behind that used up their only delivery; the inbox needs `max_deliver=1` and a short lease."""
+    inbox = fleet.inbox(agent)
+    for number in range(count):
+        await inbox.send("note", number, id=f"stranded-{number}")
+    for _ in range(count):
+        await take(fleet, inbox.stream, inbox.durable)
+
+    async def hidden() -> bool:
+        # The server notices that a lease is over when somebody pulls.
+        pull = f"$JS.API.CONSUMER.MSG.NEXT.{inbox.stream}.{inbox.durable}"
+        await fleet.nc.publish(pull, b'{"batch":1,"no_wait":true}')
+        return (await inbox.depth()).stranded == count
+
+    await until(hidden)
+
+
+def production(tmp_path: Path, url: str, **settings: str) -> tuple[str, ...]:
+    """Options for a context named `live` that the settings call production."""
+    contexts = Path(os.environ["XDG_CONFIG_HOME"]) / "nats" / "context"
+    contexts.mkdir(parents=True, exist_ok=True)
+    (contexts / "live.json").write_text(json.dumps({"url": url}))
+    file = tmp_path / "settings.toml"
+    more = "".join(f"{name} = {value}\n" for name, value in settings.items())
+    file.write_text(f"{more}[contexts.live]\nprod = true\n")
+    return "--context", "live", "--config", str(file)

@@ -1,0 +1,356 @@
+"""Jobs as the screen shows them: what this session and the ledger know of each, as rows and as one card; no widgets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Final, NamedTuple
+
+from rich.text import Text
+
+from console.operations.items import ItemResult
+from console.operations.job import Job
+from console.operations.ledger import JobRecord
+from console.operations.plan import PAST
+from console.text import units
+from console.text.safe import clean
+from console.widgets.row_model import Cell, Column, Row
+
+LABEL: Final = 12
+BAR, WIDE_BAR = 6, 24
+"""Cells of a progress bar in the table and in the card."""
+CELL: Final = 120
+"""Characters of one value in the table."""
+LINE: Final = 400
+"""Characters of one value in the card."""
+
+COLUMNS: Final = (
+    Column("state", "STATE", 11, priority=100),
+    Column("action", "ACTION", 7, priority=99),
+    Column("progress", "PROGRESS", BAR + 5, priority=98, reverse_first=True),
+    Column("done", "DONE", 11, align="right", priority=97, reverse_first=True),
+    Column("failed", "FAILED", 6, align="right", priority=96, reverse_first=True),
+    Column("doubt", "DOUBT", 5, align="right", priority=95, reverse_first=True),
+    Column("rate", "RATE/s", 8, align="right", priority=90, reverse_first=True),
+    Column("eta", "ETA", 6, align="right", priority=85, reverse_first=True),
+    Column("started", "STARTED", 8, align="right", priority=80, reverse_first=True),
+    Column("actor", "WHO", 16, min_width=8, priority=60),
+    Column("selection", "SELECTED", 14, min_width=11, flexible=True, priority=70),
+    Column("job", "JOB", 8, priority=40),
+)
+STATES: Final[Mapping[str, tuple[str, str]]] = {
+    "running": ("▸", "accent"),
+    "paused": ("○", "warn"),
+    "stopping": ("▸", "warn"),
+    "planned": ("○", "dim"),
+    "completed": ("●", "good"),
+    "cancelled": ("▲", "warn"),
+    "interrupted": ("▲", "warn"),
+    "failed": ("✖", "bad"),
+}
+"""Glyph and style; `stopping` is a job that was cancelled and has an item in work."""
+UNDER_WAY: Final = frozenset({"running", "paused", "stopping"})
+_PARTS: Final = " ▏▎▍▌▋▊▉"
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """One job at one moment.
+
+    Args:
+        record: What it is to do.
+        counts: Items by outcome, and where the ledger told them by state.
+        job: The job itself, if this session runs it.
+    """
+
+    record: JobRecord
+    counts: Mapping[str, int]
+    job: Job | None = None
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self.record.id
+
+    @property
+    def state(self) -> str:
+        """Its state, `stopping` between a cancellation and the end of the item in work."""
+        if self.job is None:
+            return self.record.state
+        return "stopping" if self.job.running and self.job.cancelled.is_set() else self.job.state
+
+    @property
+    def under_way(self) -> bool:
+        """Whether somebody works on it, paused or not."""
+        return self.state in UNDER_WAY
+
+    @property
+    def done(self) -> int:
+        """Items that are done, those that turned out to have been done before among them."""
+        return self.count("done", "duplicate")
+
+    @property
+    def processed(self) -> int:
+        """Items that have come to an end."""
+        return self.count("done", "duplicate", "skipped", "failed", "in doubt")
+
+    @property
+    def left(self) -> int:
+        """Items that have not."""
+        return max(0, self.record.planned - self.processed)
+
+    @property
+    def rate(self) -> float | None:
+        """The rate that is asked for; None for as fast as it goes."""
+        return self.record.rate if self.job is None else self.job.rate
+
+    @property
+    def started(self) -> float | None:
+        """When it began, in seconds since the epoch."""
+        return (self.record.started if self.job is None else self.job.started) or None
+
+    @property
+    def ended(self) -> float | None:
+        """When it ended, in seconds since the epoch."""
+        if self.under_way:
+            return None
+        return (self.record.ended if self.job is None else self.job.ended) or None
+
+    @property
+    def spill(self) -> str | None:
+        """The file of what it removed."""
+        return self.record.spill if self.job is None else self.job.spill
+
+    @property
+    def error(self) -> str:
+        """Why it did not go on."""
+        return self.record.error if self.job is None else self.job.error
+
+    def count(self, *outcomes: str) -> int:
+        """Items with one of these outcomes."""
+        return sum(self.counts.get(outcome, 0) for outcome in outcomes)
+
+    @classmethod
+    def of(cls, job: Job) -> JobView:
+        """A job of this session."""
+        return cls(job.record, {outcome: number for outcome, number in job.outcomes.items()}, job)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the card tells besides, which takes a while to find out."""
+
+    job: str
+    """The job it is about."""
+    trouble: ItemResult | None = None
+    """The last item that failed or is in doubt."""
+    again: int | None = None
+    """Messages of it that are dead letters once more; None where that is not to be known."""
+
+
+class Entry(NamedTuple):
+    """A job, ready to be shown and searched."""
+
+    view: JobView
+    row: Row
+    words: str
+    """Everything its row and card say of what it is, in lower case."""
+
+
+def entry_of(view: JobView, today: date) -> Entry:
+    """A job as a row, with what a filter searches.
+
+    Args:
+        view: The job.
+        today: Jobs of this day show their time only.
+    """
+    record, state = view.record, view.state
+    row = _row(view, today)
+    more = (record.stream, record.context, record.reason, record.id, view.spill or "", view.error, state)
+    words = " ".join((*(cell.text for cell in row.cells), *(clean(part, limit=LINE) for part in more)))
+    return Entry(view, row, words.lower())
+
+
+def _row(view: JobView, today: date) -> Row:
+    record, over = view.record, not view.under_way
+    glyph, style = STATES.get(view.state, ("?", "warn"))
+    share = _share(view)
+    eta = view.job.eta if view.job is not None else None
+    actual = view.job.actual_rate if view.job is not None and not over else None
+    rate = pace(view.rate) if actual is None else f"{pace(view.rate)}/{units.rate(actual)}"
+    started = _moment(view.started or record.created)
+    return Row(
+        key=view.id,
+        cells=(
+            Cell(clean(view.state), None if view.state == "completed" else style),
+            Cell(clean(record.action, limit=CELL)),
+            Cell(f"{bar(share, BAR)} {percent(share):>4}", "dim" if over else style, share),
+            Cell(f"{_compact(view.done)}/{_compact(record.planned)}", None, view.done),
+            _number(view.count("failed"), "bad"),
+            _number(view.count("in doubt"), "warn"),
+            Cell(rate, "dim" if over else None, view.rate or 0.0),
+            Cell(units.age(eta) if eta is not None else "", None, eta if eta is not None else -1.0),
+            Cell(_short(started, today), "dim", view.started or record.created),
+            Cell(clean(record.actor, limit=CELL), "dim"),
+            Cell(clean(record.selection, limit=CELL)),
+            Cell(clean(record.id, limit=CELL), "dim"),
+        ),
+        glyph=glyph,
+        glyph_style=style,
+    )
+
+
+def card_text(view: JobView, facts: Facts | None, colours: Mapping[str, str], *, wide: bool = True) -> Text:
+    """Everything there is to say about a job.
+
+    Args:
+        view: The job.
+        facts: What was found out besides; None while it is not known.
+        colours: Styles by the names `bright dim bad accent`.
+        wide: Whether there is room for a long progress bar.
+    """
+    record, job, text = view.record, view.job, Text()
+
+    def line(label: str, value: str, style: str = "") -> None:
+        text.append(f"{label:<{LABEL}}", colours["dim"])
+        text.append(clean(value, limit=LINE) + "\n", style)
+
+    share = _share(view)
+    left = f", {units.count(view.left)} left" if view.left else ""
+    line("chosen", record.selection or units.NOTHING)
+    text.append(f"{'progress':<{LABEL}}", colours["dim"])
+    text.append(bar(share, WIDE_BAR if wide else BAR), colours["accent"] if view.under_way else colours["dim"])
+    text.append(
+        f" {percent(share)}  {units.count(view.done)} of {units.count(record.planned)} "
+        f"{clean(PAST.get(record.action, record.action), limit=24)}{left}\n"
+    )
+    failed, doubt = view.count("failed"), view.count("in doubt")
+    trouble = job.troubles[-1] if job is not None and job.troubles else None
+    if trouble is None and facts is not None and facts.job == view.id:
+        trouble = facts.trouble
+    last = f"   last: seq {trouble.seq} {trouble.outcome}, {trouble.detail}" if trouble and (failed or doubt) else ""
+    line("failed", f"{units.count(failed)}{last}", colours["bad"] if failed else "")
+    line("in doubt", f"{units.count(doubt)}{_doubt(view)}", colours["bad"] if doubt else "")
+    line("duplicates", units.count(view.count("duplicate")))
+    line("skipped", _skipped(view))
+    line("rate", _pace(view))
+    if record.action in ("replay", "move"):
+        again = facts.again if facts is not None and facts.job == view.id else None
+        told = units.NOTHING if again is None else f"{units.count(again)} of them since it started"
+        line("died again", told, colours["bad"] if again else "")
+    line("spill", view.spill or "none")
+    line("operator", "   ".join(filter(None, (record.actor, record.mode, record.context))))
+    line("started", _when(view))
+    line("phase", _phase(view))
+    if view.error:
+        line("error", view.error, colours["bad"])
+    line("reason", record.reason or "none given")
+    if record.undone_by:
+        line("undone", f"put back by job {record.undone_by}")
+    return text
+
+
+def _phase(view: JobView) -> str:
+    if view.job is not None and view.job.phase:
+        return view.job.phase
+    told = {
+        "running": "one item after the other" if view.job is not None else "another agent-console works on it",
+        "paused": "P goes on" if view.job is not None else "paused in another agent-console",
+        "stopping": "stops after the item in work",
+        "interrupted": "P resumes it",
+        "failed": "P resumes it" if view.left else "over",
+    }
+    return told.get(view.state, "over")
+
+
+def _doubt(view: JobView) -> str:
+    return "   enter shows them: find out, and say what is true" if view.count("in doubt") else ""
+
+
+def _skipped(view: JobView) -> str:
+    parts = [f"{units.count(number)} {reason}" for reason, number in view.record.skipped.items()]
+    if gone := view.count("skipped"):
+        parts.append(f"{units.count(gone)} on the way, being gone or left")
+    total = sum(view.record.skipped.values()) + view.count("skipped")
+    return f"{units.count(total)}   {', '.join(parts)}" if parts else "0"
+
+
+def _pace(view: JobView) -> str:
+    asked = "as fast as it goes" if view.rate is None else f"{view.rate:g}/s"
+    if view.job is None:
+        return asked
+    parts = [asked]
+    if (actual := view.job.actual_rate) is not None:
+        parts.append(f"{units.rate(actual)}/s actual")
+    if (eta := view.job.eta) is not None:
+        parts.append(f"{units.age(eta)} left")
+    return "   ".join(parts)
+
+
+def _when(view: JobView) -> str:
+    began, ended = _moment(view.started), _moment(view.ended)
+    told = _long(began) if began else "not yet"
+    if ended is not None and view.started and view.ended:
+        told += f"   ended {_long(ended)}   took {units.age(view.ended - view.started)}"
+    return told
+
+
+def bar(share: float, width: int) -> str:
+    """A bar of block characters, as many as `width`.
+
+    Args:
+        share: 0 to 1; only 1 fills it.
+        width: Cells.
+    """
+    eighths = min(int(max(share, 0.0) * width * 8), width * 8)
+    full, part = divmod(eighths, 8)
+    blocks = "█" * full + (_PARTS[part] if part else "")
+    return blocks.ljust(width, "░")
+
+
+def percent(share: float) -> str:
+    """A share as a whole percentage, rounded down: `100%` is all of it."""
+    return f"{int(min(max(share, 0.0), 1.0) * 100)}%"
+
+
+def pace(rate: float | None) -> str:
+    """A rate that is asked for."""
+    return "max" if rate is None else f"{rate:g}"
+
+
+def _share(view: JobView) -> float:
+    return view.processed / view.record.planned if view.record.planned else 1.0
+
+
+def _compact(number: int) -> str:
+    return units.count(number, compact=True)
+
+
+def _number(value: int, style: str) -> Cell:
+    return Cell(_compact(value), style, value) if value else Cell("·", "dim", 0)
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    if not seconds:
+        return None
+    try:
+        return datetime.fromtimestamp(seconds).astimezone()
+    except (OverflowError, OSError, ValueError):
+        return None
+
+
+def _short(moment: datetime | None, today: date) -> str:
+    if moment is None:
+        return units.NOTHING
+    return f"{moment:%H:%M:%S}" if moment.date() == today else f"{moment:%y-%m-%d}"
+
+
+def _long(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+def clock(seconds: float | None) -> str:
+    """Day and time of a moment, in seconds since the epoch, on this machine's clock."""
+    moment = _moment(seconds)
+    return _long(moment) if moment is not None else units.NOTHING
