@@ -120,7 +120,7 @@ class JobBook:
 
 
 def _by_state(ledger: JobLedger, job: str) -> Mapping[str, int]:
-    return {state: number for state, number in ledger.counts(job).items()}
+    return dict(ledger.counts(job).items())
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,7 @@ class JobView:
     @classmethod
     def of(cls, job: Job) -> JobView:
         """A job of this session."""
-        return cls(job.record, {outcome: number for outcome, number in job.outcomes.items()}, job)
+        return cls(job.record, dict(job.outcomes.items()), job)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -92,8 +93,6 @@ def test_two_rescues_of_one_message_make_one_letter(command: CommandLine, server
 
     async def both(fleet: Fleet) -> list[int]:
         line = ("-m", "console", "dlq", "rescue", "--yes", "--json", "--server", server.url)
-        import sys
-
         started = [await asyncio.create_subprocess_exec(sys.executable, *line, stdout=-3, stderr=-3) for _ in range(2)]
         return [await each.wait() for each in started]
 

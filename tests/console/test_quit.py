@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
+from console.messages import place_of
+from console.operations.plan_streams import plan_purge
+from console.operations.selection import choose
 from console.screens.help import HelpPane
 from console.screens.quit_dialog import QuitDialog
 from console.settings import Settings
@@ -45,7 +49,7 @@ class TestBoth:
         async with at_work(server) as (console, _, job):
             await console.press(key)
             await console.sees("1 job is running: replay ", "/90", "stops after the item in work", "on screen 6")
-            assert console.app.focused.id == "quit-cancel"
+            assert console.app.focused.id == "confirm-no"
             await console.press("escape")
             await console.holds(lambda: not isinstance(console.app.screen, QuitDialog))
             done = job.count("done")
@@ -63,17 +67,18 @@ class TestBoth:
                 await console.press("y")
                 await console.holds(lambda: console.app.return_value is not None)
                 assert console.app.return_value == 0
-            assert job.state == "cancelled"
+            assert job.state == "interrupted", "so that it can be resumed"
             left = sum((await other.dead_letters.count()).values())
             stored = (await other.inbox("ceo").depth()).messages
             assert (left, left + stored) == (job.count("not started"), 90), "each is in one place"
+            assert console.runtime.session.ledger.job(job.id).state == "interrupted"
 
 
 async def test_the_button_quits_and_the_count_goes_on_meanwhile(server):
     async with at_work(server) as (console, _, job):
         await console.press("q")
         await console.sees("1 job is running: replay ")
-        done = len(job.results) + 1
+        done = job.processed + 1
         await console.sees(f"1 job is running: replay {done}/90")
         await console.press("right", "enter")
         await console.holds(lambda: console.app.return_value is not None)
@@ -102,6 +107,33 @@ async def test_it_is_asked_once_and_over_another_pane_too(server):
         await console.press("escape")
         await console.holds(lambda: isinstance(console.app.screen, HelpPane))
         assert console.app.return_value is None
+
+
+async def test_several_jobs_are_told_one_by_one_and_the_last_that_runs_alone(server):
+    async with connected(server.url, agents=["ceo"], roles=["backend"]) as fleet:
+        await forge_many(fleet, 30)
+        for n in range(30):
+            await fleet.tasks("backend").submit("code", id=f"t-{n}")
+        async with desk(fleet, settings=SLOW) as console:
+            await console.press("3")
+            await console.sees("m-30")
+            await console.press("R")
+            await console.sees("replay 30 dead letters")
+            await console.press("y")
+            replay = await console.holds(lambda: console.runtime.busy)
+            place = place_of(fleet.names, "queue", "backend")
+            spill = console.runtime.session.spill
+            plan = await plan_purge(fleet, place, choose("messages", everything=True), spill=spill)
+            purge, _ = console.runtime.start(replace(plan, rate=1.0))
+            await console.press("1", "q")
+            text = await console.sees("2 jobs are running:", "each stops after the item in work", "on screen 6")
+            assert "replay" in text
+            assert "purge" in text
+            purge.cancel()
+            await console.sees("1 job is running: replay ", "it stops after the item in work")
+            await console.press("y")
+            await console.holds(lambda: console.app.return_value == 0)
+        assert (replay.state, purge.state) == ("interrupted", "cancelled")
 
 
 @pytest.mark.parametrize("size", [(80, 24), (40, 12)])

@@ -6,9 +6,17 @@ import asyncio
 import random
 from collections import Counter
 
+import nats.errors
 import pytest
 
-from patterns import DeadLetterConfig, InvalidMessage, MessageTooLarge, UnknownDeadLetter, UnknownDestination
+from patterns import (
+    DeadLetterConfig,
+    InvalidMessage,
+    MessageTooLarge,
+    Unavailable,
+    UnknownDeadLetter,
+    UnknownDestination,
+)
 from patterns.deadletters import STREAMS_KNOWN
 from patterns.jetstream import JetStream
 from patterns.message import EXPECTED_LAST_SUBJECT_SEQUENCE, EXPECTED_STREAM, OUTCOME_OF, REPLAY_OF
@@ -488,3 +496,35 @@ async def test_many_replays_at_once_with_guards_handle_each_message_once(server)
             await until(lambda: len(handled) == 20)
         assert set(handled.values()) == {1}
         assert await publish(fleet, "agents.ceo.inbox.after", b"{}")
+
+
+@pytest.mark.parametrize("insist", [True, False])
+async def test_who_does_not_insist_sends_nothing_twice_to_a_server_that_has_forgotten(server, monkeypatch, insist):
+    async with connected(server.url) as fleet:
+        await fleet.js.add_stream(name="PLAIN", subjects=["plain.>"], retention="workqueue")
+        await forge(fleet, "tasks.worker.1-1", "plain.job", Stream="PLAIN")
+        real, copies = fleet.nc.request, 0
+
+        async def request(subject, *args, **options):
+            nonlocal copies
+            answer = await real(subject, *args, **options)
+            if subject == "plain.job":
+                # Stored, consumed, and the server dies before it can say so.
+                copies += 1
+                if copies == 1:
+                    await fleet.jetstream.purge("PLAIN", everything=True)
+                    connections = fleet.nc.stats["reconnects"]
+                    server.kill()
+                    server.restart()
+                    await until(lambda: fleet.nc.is_connected and fleet.nc.stats["reconnects"] > connections)
+                    raise nats.errors.TimeoutError
+            return answer
+
+        monkeypatch.setattr(fleet.nc, "request", request)
+        if insist:
+            assert not (await fleet.dead_letters.replay(1, by="test")).duplicate
+        else:
+            with pytest.raises(Unavailable, match="may or may not"):
+                await fleet.dead_letters.replay(1, by="test", insist=False)
+        assert copies == (2 if insist else 1)
+        assert len(await fleet.dead_letters.list()) == (0 if insist else 1)
