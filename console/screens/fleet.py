@@ -133,7 +133,7 @@ class FleetScreen(OperatingScreen):
         """Pause its inbox, or resume a paused one."""
         flow = self._flows.get(self.query_one("#fleet-table", RowTable).cursor_key or "")
         if flow is not None:
-            self.pause_place(place_of(self.runtime.fleet.names, "inbox", flow.name), paused=flow.depth.paused)
+            self.pause_place(place_of(self.runtime.fleet.names, "inbox", flow.name))
 
     def action_rescue(self) -> None:
         """Move what is stranded, anywhere, to the dead letters."""

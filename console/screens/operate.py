@@ -146,13 +146,16 @@ class OperatingScreen(ConsoleScreen):
             hidden=hidden,
         )
 
-    def pause_place(self, place: Place, *, paused: bool) -> None:
-        """Plan to pause an inbox or a queue, or to resume a paused one, and ask."""
+    def pause_place(self, place: Place) -> None:
+        """Plan to pause an inbox or a queue, or to resume a paused one, and ask; which of them, the server says."""
         session, fleet = self.runtime.session, self.runtime.fleet
-        seconds = 0.0 if paused else PAUSE_S
-        self.propose(
-            "resume" if paused else "pause", lambda: plan_pause(fleet, place, seconds, prod=session.prod), stream=""
-        )
+
+        async def planned() -> Plan:
+            info = await fleet.jetstream.consumer_info(place.stream, place.durable or "")
+            paused = info is not None and bool(info.get("paused"))
+            return await plan_pause(fleet, place, 0.0 if paused else PAUSE_S, prod=session.prod)
+
+        self.propose("pause", planned, stream="")
 
     # -- undo
 

@@ -106,8 +106,8 @@ class QueuesScreen(OperatingScreen):
 
     def action_pause(self) -> None:
         """Pause it, or resume a paused one."""
-        if (place := self._place()) is not None and place.name in self._flows:
-            self.pause_place(place, paused=self._flows[place.name].depth.paused)
+        if (place := self._place()) is not None:
+            self.pause_place(place)
 
     def action_purge(self) -> None:
         """Remove all of its tasks."""

@@ -137,19 +137,17 @@ async def test_stranded_messages_are_rescued(server, tmp_path):
 
 async def test_an_inbox_and_a_queue_are_paused_and_resumed(server, tmp_path):
     async with connected(server.url, agents=["ceo"], roles=["backend"]) as fleet, operating(fleet, tmp_path) as desk:
-        for key, durable in (("1", "ceo-processor"), ("2", "backend-workers")):
+        for key, durable, place in (
+            ("1", "ceo-processor", fleet.inbox("ceo")),
+            ("2", "backend-workers", fleet.tasks("backend")),
+        ):
             await desk.press(key)
             await desk.sees("ceo" if key == "1" else "backend")
             for verb, paused in (("pause", True), ("resume", False)):
                 await desk.press("P")
                 await desk.sees(f"nats consumer {verb}", durable)
                 assert (await confirmed(desk, "enter")).action == verb
-                view = desk.runtime.monitor
-                await desk.holds(
-                    lambda key=key, paused=paused: (
-                        (view.view.agents if key == "1" else view.view.queues)[0].depth.paused is paused
-                    )
-                )
+                assert (await place.depth()).paused is paused
 
 
 async def test_a_queue_is_purged_by_its_streams_name_and_put_back(server, tmp_path):
