@@ -32,6 +32,9 @@ ItemState = Literal["waiting", "sending"] | Outcome
 KEPT_S = 90 * 86400.0
 """Jobs that ended longer ago are forgotten."""
 
+PROBES, PROBE_S = 3, 0.01
+"""Times and seconds between them that a lock is tried again: whoever lists jobs holds each for a moment."""
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY, action TEXT NOT NULL, stream TEXT NOT NULL, identity TEXT NOT NULL, context TEXT NOT NULL,
@@ -170,27 +173,33 @@ class JobLedger:
         Raises:
             OperationError: Another job of this machine works on it.
         """
-        descriptor = self._lock(identity)
+        descriptor = self._lock(identity, fcntl.LOCK_EX)
+        for _ in range(PROBES):
+            if descriptor is not None:
+                break
+            # Perhaps somebody only looks whether it is held.
+            time.sleep(PROBE_S)
+            descriptor = self._lock(identity, fcntl.LOCK_EX)
         if descriptor is None:
             raise OperationError(f"another job works on stream {identity.partition(' ')[0]}: wait for its end")
         return StreamLock(descriptor)
 
     def is_held(self, identity: str) -> bool:
         """Whether a job works on a stream at this moment."""
-        descriptor = self._lock(identity)
+        descriptor = self._lock(identity, fcntl.LOCK_SH)
         if descriptor is None:
             return True
         os.close(descriptor)
         return False
 
-    def _lock(self, identity: str) -> int | None:
+    def _lock(self, identity: str, kind: int) -> int | None:
         if self._locks is None:
             return os.open(os.devnull, os.O_RDONLY)
         self._locks.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self._locks / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.lock"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
             return None
