@@ -8,6 +8,7 @@ the second copy of two.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("patterns")
 
+MISSES = 8
+"""Origins that are not there, after which it is worth a request to learn where their stream begins."""
+
 COPY_HEADROOM = 512
 """Bytes a dead-letter copy stays below the server's limit; its body is cut to fit."""
 
@@ -43,6 +47,9 @@ class Burials:
         self._js = fleet.jetstream
         self._names = fleet.names
         self.stream = fleet.names.dlq_stream
+        self._first: dict[str, int] = {}
+        """First sequence of streams that many letters came from, as far as it is known; it only grows."""
+        self._misses: Counter[str] = Counter()
         self.receipts = Bucket(fleet.jetstream, fleet.names.receipts_bucket)
 
     async def bury(
@@ -216,9 +223,24 @@ class Burials:
         """Remove an origin that a mover left behind, if that sequence still holds that message."""
         if letter.kind == "events" or not letter.stream or not entry.seq:
             return
+        if entry.seq < self._first.get(letter.stream, 0):
+            return
         origin = await self._js.get(letter.stream, entry.seq)
         if origin is not None and origin.stored_ns == entry.stored_ns:
             await self._js.delete(letter.stream, entry.seq)
+        elif origin is None:
+            await self._learn_first(letter.stream)
+
+    async def _learn_first(self, stream: str) -> None:
+        """After some misses ask where the stream begins: below, nothing is left to look for, and no sequence comes again.
+
+        In a stream that was made anew neither: what it stores has other times.
+        """
+        self._misses[stream] += 1
+        if self._misses[stream] % MISSES == 0:
+            info = await self._js.stream_info(stream)
+            if info is not None:
+                self._first[stream] = max(self._first.get(stream, 0), int(info["state"]["first_seq"]))
 
     async def resolve(self, entry: Entry, how: str) -> None:
         """Leave the receipt that this death was replayed, discarded or taken back; before its letter goes."""

@@ -297,13 +297,11 @@ class JobLedger:
         values = dict(row)
         values["spec"], values["skipped"] = json.loads(values["spec"]), json.loads(values["skipped"])
         record = JobRecord(**values)
-        if (
-            record.state in ("running", "paused", "planned")
-            and self.path is not None
-            and not self.is_held(record.identity)
-        ):
-            return JobRecord(**(values | {"state": "interrupted"}))
-        return record
+        if record.state not in OPEN or self.path is None or self.is_held(record.identity):
+            return record
+        # Nobody works on it; killed after its last item, or answered for to the last, it has come to its end all the same.
+        left = self._query("SELECT 1 FROM items WHERE job=? AND state IN ('waiting','sending') LIMIT 1", (record.id,))
+        return JobRecord(**(values | {"state": "interrupted" if left else "completed"}))
 
     def _query(self, query: str, values: Sequence[Any]) -> list[dict[str, Any]]:
         cursor = self._db.execute(query, tuple(values))

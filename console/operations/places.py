@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,8 @@ class Destinations:
         self._known: dict[str, tuple[str, str]] = {}
         self._guarded: dict[str, bool] = {}
         self._rights: Rights | None = None
+        self._asking = asyncio.Lock()
+        """Many items begin at once; one of them asks."""
 
     async def problem(self, subject: str) -> str:
         """Why nothing can be sent there; empty if it can."""
@@ -74,13 +77,16 @@ class Destinations:
     async def guarded(self, subject: str) -> bool:
         """Whether consumers there drop the second copy of a replay."""
         stream = await self.stream(subject)
-        if stream not in self._guarded:
+        async with self._asking:
+            if stream in self._guarded:
+                return self._guarded[stream]
             self._guarded[stream] = bool(stream) and await self._fleet.dead_letters.guarded(stream)
         return self._guarded[stream]
 
     async def _look(self, subject: str) -> tuple[str, str]:
-        if subject not in self._known:
-            self._known[subject] = await self._ask(subject)
+        async with self._asking:
+            if subject not in self._known:
+                self._known[subject] = await self._ask(subject)
         return self._known[subject]
 
     async def _ask(self, subject: str) -> tuple[str, str]:

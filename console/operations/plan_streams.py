@@ -207,6 +207,9 @@ async def plan_restore(
         job = ledger.job(str(spill.head.get("job", ""))) if ledger is not None else None
         if job is not None and job.state in OPEN:
             raise OperationError(f"job {job.id}, which wrote {path.name}, is {job.state}: end or resume it first")
+        if job is not None and ledger is not None:
+            # A kill after its last item kept it from telling the file.
+            spill.gone.update(entry.item.seq for entry in ledger.items(job.id, "skipped"))
         stream = await Stream.of(fleet, spill.stream)
         if stream is None:
             raise OperationError(f"there is no stream {clean(spill.stream)} to put them back into")

@@ -28,6 +28,8 @@ SILENCES = 3
 """Items without an answer one after the other, after which a job stops: each has waited out its time-outs."""
 LOOK = 0.2
 """Seconds between two looks whether the connection is back."""
+LATE = 0.05
+"""Seconds of delay that are made up for: timers wake up late, and at 500 a second each time by half an interval."""
 WIDE, WIDTH = 100.0, 16
 """Above this rate so many items are in work at a time; below, one: a cancellation then ends within one item."""
 CHECKPOINT = 5000
@@ -70,11 +72,13 @@ class Runner:
                 return ItemResult(seq, "in doubt", clean(f"not confirmed, and it cannot be found out: {error}"))
             except acts.SILENCE:
                 continue
+            self._silences = 0
             if verdict == "unknown":
                 return ItemResult(
                     seq, "in doubt", "sent, but not confirmed: it may or may not have got there; say what is true"
                 )
             return verdict
+        self._silences += 1
         return ItemResult(seq, "in doubt", "sent, but not confirmed, and the server does not answer")
 
     async def work(self) -> None:
@@ -95,13 +99,16 @@ class Runner:
                         slots.give()
                         return
                     # From now, not from the start: what a stall held up must not come down on a server that just returned.
-                    due = max(due, time.monotonic()) + (1 / self._job.rate if self._job.rate else 0)
+                    due = max(due, time.monotonic() - LATE) + (1 / self._job.rate if self._job.rate else 0)
                     passed = asyncio.Event()
                     task = asyncio.create_task(self._one(entry, before, passed, slots))
                     under_way.add(task)
                     task.add_done_callback(under_way.discard)
                     before, begun = passed, begun + 1
                     if begun % CHECKPOINT == 0:
+                        # While somebody writes, the log is never folded whole and would only grow.
+                        if under_way:
+                            await asyncio.wait(under_way)
                         await asyncio.to_thread(self._job.ledger.checkpoint)
         finally:
             while under_way:
@@ -140,8 +147,11 @@ class Runner:
                 await before.wait()
             passed.set()
 
-    async def _tried(self, entry: LedgerItem, sending: acts.Sending, passed: asyncio.Event) -> ItemResult:
-        """One item to its end; what was not confirmed is found out, and done once more where that is safe."""
+    async def _tried(self, entry: LedgerItem, sending: acts.Sending, passed: asyncio.Event) -> ItemResult | None:
+        """One item to its end; what was not confirmed is found out, and done once more where that is safe.
+
+        None if nothing was sent and the server does not answer: it stays waiting, to be resumed.
+        """
         seq = entry.item.seq
         for _ in range(SILENCES):
             try:
@@ -152,11 +162,12 @@ class Runner:
                 if isinstance(error, APIError):
                     return acts.failure_of(error, seq)
                 if not passed.is_set():
-                    self._silences += 1
-                    return ItemResult(seq, "failed", clean(f"nothing was sent: {error}"))
+                    await self._connected()
+                    if self._job.cancelled.is_set():
+                        return None
+                    continue
                 verdict = await self._verdict(LedgerItem(entry.n, entry.item, "sending", *self._begun(entry.n)))
                 if verdict != "again":
-                    self._silences += verdict.outcome == "in doubt"
                     return verdict
             except PatternError as error:
                 return acts.failure_of(error, seq)
@@ -164,7 +175,7 @@ class Runner:
                 self._silences = 0
                 return result
         self._silences += 1
-        return ItemResult(seq, "in doubt", "sent, but not confirmed, several times")
+        return ItemResult(seq, "in doubt", "sent, but not confirmed, several times") if passed.is_set() else None
 
     def _begun(self, n: int) -> tuple[str, float | None]:
         found = self._job.ledger.items(self._job.id, "sending", after=n - 1, limit=1)

@@ -144,7 +144,7 @@ def read_items(ledger: JobLedger, job: str, before: ItemsLook | None) -> ItemsLo
         record, counts = ledger.job(job), _by_state(ledger, job)
         if before is not None and not before.problem and (record, counts) == (before.record, before.counts):
             return before
-        found: list[LedgerItem] = []
+        found: dict[int, LedgerItem] = {}
         going = record is not None and record.state in ("running", "paused")
         waiting = ("waiting",)
         for state in (
@@ -155,8 +155,9 @@ def read_items(ledger: JobLedger, job: str, before: ItemsLook | None) -> ItemsLo
             while (room := ITEMS - len(found)) and (
                 page := ledger.items(job, state, after=after, limit=min(PAGE, room))
             ):
-                found += page
+                # By number: one that was done between two pages is in both.
+                found.update((entry.n, entry) for entry in page)
                 after = page[-1].n
     except UNREADABLE as error:
         return ItemsLook(None, {}, (), f"the job ledger cannot be read: {error}")
-    return ItemsLook(record, counts, tuple(found))
+    return ItemsLook(record, counts, tuple(found.values()))

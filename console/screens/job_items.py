@@ -22,7 +22,7 @@ from console.operations.resuming import Answer
 from console.screens.audit import PlainFilterBar
 from console.screens.base import label
 from console.screens.inspect import InspectPane
-from console.screens.job_book import ItemsLook, read_items
+from console.screens.job_book import ITEMS, ItemsLook, read_items
 from console.screens.job_rows import JobView, clock
 from console.screens.job_verbs import UNDOABLE, JobScreen
 from console.screens.quit_dialog import ConfirmDialog
@@ -44,7 +44,7 @@ NAMED: Final = 6
 COLUMNS: Final = (
     Column("seq", "SEQ", 8, min_width=6, align="right", priority=100),
     Column("outcome", "OUTCOME", 11, priority=99),
-    Column("source", "FROM", 20, min_width=12, priority=70),
+    Column("source", "FROM", 16, min_width=12, priority=70),
     Column("detail", "DETAIL", 30, min_width=20, flexible=True, priority=90),
 )
 OUTCOMES: Final = {
@@ -72,7 +72,11 @@ class ItemsScreen(JobScreen):
     tab = "jobs"
     CSS_PATH = "../styles/jobs.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("R", "answer('again')", "send again", id="items.again"),
+        # The same keys as in the list; the line of hints is for the answers.
+        Binding("P", "pause", "pause/go on", show=False, id="jobs.pause"),
+        Binding("plus,equals_sign", "faster", "rate", key_display="+/-", show=False, id="jobs.faster"),
+        Binding("X", "cancel", "cancel", show=False, id="jobs.cancel"),
+        Binding("R", "answer('again')", "again", id="items.again"),
         Binding("A", "answer('done')", "arrived", id="items.arrived"),
         Binding("L", "answer('leave')", "leave", id="items.leave"),
         Binding("ctrl+a", "mark_all", "mark all in doubt", show=False, id="items.mark-all"),
@@ -186,8 +190,9 @@ class ItemsScreen(JobScreen):
         look, view = self._look, self.current()
         if look is None:
             return
-        held, total = len(look.items), look.total
-        count = f"{units.count(shown)} of {units.count(held)}" if shown != held else units.count(held)
+        total = look.total
+        held = min(total, ITEMS)
+        count = f"{units.count(shown)} of {units.count(held)}" if shown != len(look.items) else units.count(held)
         first = f"  the first {count} of {units.count(total)}" if held < total else f"  {count}"
         suffix = f"  /{clean(self.expression, limit=40)}" if self.expression else ""
         marked, doubt = len(self.table.marks), view.count("in doubt")
@@ -199,7 +204,8 @@ class ItemsScreen(JobScreen):
             else "",
             clean(view.state),
         )
-        title = f"job {clean(view.id, limit=20)}  {clean(view.record.action, limit=20)}{first} items{suffix}"
+        noun = "item" if total == 1 else "items"
+        title = f"job {clean(view.id, limit=20)}  {clean(view.record.action, limit=20)}{first} {noun}{suffix}"
         label(self.query_one("#items-card"), title, "   ".join(part for part in parts if part))
 
     @on(RowTable.Selected)
@@ -235,6 +241,8 @@ class ItemsScreen(JobScreen):
             self.say("it was begun when the job broke off: P resumes the job, and finds out")
         elif not chosen:
             self.say(f"seq {asked[0].item.seq} is {_outcome(asked[0], live=False)}: there is nothing to answer for")
+        elif said == "again" and self.current().state == "cancelled":
+            self.say("the job was cancelled for good and sends nothing more: leave it, and begin anew", bad=True)
         else:
             seqs = sorted({entry.item.seq for entry in chosen})
             self.run_worker(

@@ -240,7 +240,7 @@ def card_text(view: JobView, facts: Facts | None, colours: Mapping[str, str], *,
         told = units.NOTHING if again is None else f"{units.count(again)} of them since it started"
         line("died again", told, colours["bad"] if again else "")
     line("spill", view.spill or "none")
-    line("operator", "   ".join(filter(None, (record.actor, record.mode, record.context))))
+    line("operator", _operator(record))
     line("started", _when(view))
     line("phase", _phase(view))
     if view.error:
@@ -249,6 +249,11 @@ def card_text(view: JobView, facts: Facts | None, colours: Mapping[str, str], *,
     if record.undone_by:
         line("undone", f"put back by job {record.undone_by}")
     return text
+
+
+def _operator(record: JobRecord) -> str:
+    named = (f"{name} {value}" for name, value in (("mode", record.mode), ("context", record.context)) if value)
+    return "   ".join((record.actor or units.NOTHING, *named))
 
 
 def _phase(view: JobView) -> str:

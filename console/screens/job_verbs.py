@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, ClassVar, Final
 
 import nats.errors
@@ -24,6 +25,8 @@ from patterns import PatternError
 
 STEPS: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
 """Rates that `+` and `-` go through; above the last a job goes as fast as it can."""
+AGAIN: Final = 3.0
+"""Seconds after which the same is said once more."""
 UNDOABLE: Final = (*UNREADABLE, PatternError, nats.errors.Error)
 """What keeps a job from going on, or an answer from being taken."""
 
@@ -42,11 +45,15 @@ class JobScreen(OperatingScreen):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("P", "pause", "pause/go on", id="jobs.pause"),
-        Binding("plus,equals_sign", "faster", "faster", key_display="+", id="jobs.faster"),
-        Binding("minus", "slower", "slower", key_display="-", id="jobs.slower"),
+        Binding("plus,equals_sign", "faster", "rate", key_display="+/-", id="jobs.faster"),
+        Binding("minus", "slower", "lower rate", key_display="-", show=False, id="jobs.slower"),
         Binding("X", "cancel", "cancel", id="jobs.cancel"),
         Binding("U", "undo", "undo", show=False, id="jobs.undo"),
     ]
+
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__(runtime)
+        self._said: tuple[str, str, float] = ("", "", 0.0)
 
     def current(self) -> JobView | None:
         """The job that keys act on."""
@@ -62,10 +69,13 @@ class JobScreen(OperatingScreen):
         return found if found is not None and found.running else None
 
     def say(self, text: str, *, bad: bool = False) -> None:
-        """Tell one line about the job."""
+        """Tell one line about the job; a key that is held down is answered once."""
         view = self.current()
         title = f"job {clean(view.id, limit=20)}" if view is not None else "job"
-        self.app.notify(clean(text), title=title, severity="warning" if bad else "information", markup=False)
+        before, now = self._said, time.monotonic()
+        self._said = (title, text, now)
+        if before[:2] != (title, text) or now - before[2] > AGAIN:
+            self.app.notify(clean(text), title=title, severity="warning" if bad else "information", markup=False)
 
     def may(self) -> bool:
         """Whether changes are allowed; says why not."""

@@ -23,6 +23,7 @@ from console.screens.job_book import JOBS, JobBook, Look, Wanted
 from console.screens.job_items import ItemsScreen
 from console.screens.job_rows import COLUMNS, Entry, Facts, JobView, card_text, entry_of
 from console.screens.job_verbs import JobScreen
+from console.session import Runtime
 from console.text import units
 from console.text.safe import clean
 from console.widgets.filter_bar import FilterBar
@@ -46,13 +47,14 @@ class JobsScreen(JobScreen):
         Binding("tab", "other_pane", "read", show=False, id="jobs.pane"),
     ]
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__(runtime)
         self._book = JobBook(self.runtime.session.ledger)
         self._look: Look | None = None
         self._facts: Facts | None = None
         self._shown: dict[str, JobView] = {}
         self._mark: tuple[object, ...] = ()
+        self._begun: frozenset[int] = frozenset()
         self._card = Text()
         self._card_of: str | None = None
         self._looking = False
@@ -159,8 +161,17 @@ class JobsScreen(JobScreen):
         self._shown = {entry.view.id: entry.view for entry in shown}
         table.empty = self._why_empty(any_jobs=bool(entries))
         table.set_rows(entry.row for entry in shown)
+        self._follow_new()
         label(self.query_one("#jobs-card"), self._title(len(shown), len(entries)), self._trouble())
         self._paint_card()
+
+    def _follow_new(self) -> None:
+        """Go to what was begun since: keys that are pressed now are meant for it."""
+        begun = frozenset(id(job) for job in self.runtime.jobs)
+        new = [job.id for job in self.runtime.jobs if id(job) not in self._begun and job.running]
+        self._begun = begun
+        if new:
+            self.table.move_cursor(new[-1])
 
     def _title(self, shown: int, total: int) -> str:
         count = f"{units.count(shown)} of {units.count(total)}" if shown != total else units.count(total)

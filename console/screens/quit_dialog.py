@@ -31,38 +31,7 @@ class ConfirmDialog(ModalScreen[bool]):
         verb: What the button that does it says.
     """
 
-    CSS = """
-    ConfirmDialog {
-        align: center middle;
-        background: $background 60%;
-        & #confirm {
-            width: 76;
-            max-width: 96%;
-            height: auto;
-            max-height: 92%;
-            border: round $accent;
-            border-title-color: $text;
-            border-title-style: bold;
-            background: $surface;
-            padding: 1 2;
-        }
-        & #confirm-text { width: 1fr; height: auto; }
-        & #confirm-buttons { height: 1; margin: 1 0 0 0; align-horizontal: right; }
-        & #confirm-hint { width: 1fr; color: $text-muted; }
-        & #confirm-buttons Button { margin: 0 0 0 2; }
-        & #confirm-buttons Button, & #confirm-buttons Button:hover {
-            background: $panel;
-            color: $foreground;
-            text-style: none;
-        }
-        & #confirm-buttons Button:focus {
-            background: $accent;
-            color: $background;
-            text-style: bold;
-            background-tint: transparent;
-        }
-    }
-    """
+    CSS_PATH = "../styles/confirm.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "cancel", id="confirm.cancel"),
         Binding("y", "confirm", "confirm", id="confirm.confirm"),

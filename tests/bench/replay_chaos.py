@@ -4,9 +4,9 @@
 
 Each round is a fresh server with so many dead letters, half of an inbox and half of a role, agents that handle what comes
 back, and the real console as a process that replays them all. It gets SIGKILL at a random moment, in every third round the
-server as well and is started again on its store; then `jobs resume` goes on, killed again now and then, until the job is
-done. Letters that arrive meanwhile must stay. A round is exact if every message was handled once, the letters are gone and
-the ledger says completed. Lost and doubled must be 0 for any seed.
+server as well, or it alone, and is started again on its store; then `jobs resume` goes on, killed again now and then, until
+the job is done. Letters that arrive meanwhile must stay. A round is exact if every message was handled once, the letters are
+gone and the ledger says completed. Lost and doubled must be 0 for any seed.
 
 With `--plain` the agents are plain nats-py on streams without the library's stamp, where no second copy would be dropped.
 There the job may leave items in doubt, but nothing may be doubled and nothing lost; they are answered truthfully then, and
@@ -42,6 +42,8 @@ RESUMES = 10
 """Resumes after which a job is called stuck."""
 SETTLE = 60.0
 """Seconds that the agents may take once nothing is killed any more."""
+HOW = ("after", "before", "restarted", "alone")
+"""When the server is killed: after the console, before it, before it and back again, or the console is left alone."""
 AGAIN = 0.25
 """How often a resume is killed, too."""
 
@@ -62,6 +64,8 @@ class Report:
     missed: int = 0
     """Kills that came too late: the job had ended."""
     server_kills: int = 0
+    survived: int = 0
+    """Of them those in which the console was left alone."""
     resumes: int = 0
     in_doubt: int = 0
     in_doubt_handled: int = 0
@@ -90,12 +94,12 @@ class Round:
         plain: Whether the agents are other code's.
         report: Where it is counted.
         folder: For the store and the files of the console.
-        server_kill: Whether the server is killed, if not in every third round.
+        how: When the server is killed, one of `HOW`, or empty for never; in every third round by chance if not said.
     """
 
     def __init__(
         self, number: int, letters: int, chance: random.Random, report: Report, folder: Path, *, plain: bool,
-        server_kill: bool | None = None,
+        how: str | None = None,
     ) -> None:  # fmt: skip
         self.number = number
         self.letters = letters
@@ -105,7 +109,8 @@ class Round:
         self.folder = folder
         self.tally = Tally()
         self.server = LocalServer(data_dir=folder / "store")
-        self.server_kill = number % 3 == 2 if server_kill is None else server_kill
+        self.how = how
+        self.server_kill = number % 3 == 2 if how is None else bool(how)
         self.planned: dict[str, str] = {}
         """Ids and entries of the letters that the job is for."""
         self.arrived: dict[str, str] = {}
@@ -188,10 +193,16 @@ class Round:
     async def _wreck(self, process: Process, *, with_server: bool) -> None:
         """Wait for a random moment of the job, and kill."""
         await self._moment(process)
-        how = self.chance.choice(("after", "before", "restarted")) if with_server else ""
-        if how in ("before", "restarted"):
+        how = self.how or self.chance.choice(HOW) if with_server else ""
+        if how and how != "after":
             await self._kill_server()
             await asyncio.sleep(self.chance.uniform(0.0, 0.3))
+        if how == "alone":
+            # The console has to go on by itself when the server is back.
+            await asyncio.to_thread(self.server.restart)
+            await process.end()
+            self.report.survived += 1
+            return
         if how == "restarted":
             await asyncio.to_thread(self.server.restart)
             await asyncio.sleep(self.chance.uniform(0.0, 1.0))
@@ -318,7 +329,7 @@ class Round:
 
 
 async def run(
-    *, rounds: int, letters: int, seed: int, plain: bool = False, server_kills: tuple[bool, ...] | None = None
+    *, rounds: int, letters: int, seed: int, plain: bool = False, server_kills: tuple[str, ...] | None = None
 ) -> Report:
     """Several rounds.
 
@@ -327,16 +338,17 @@ async def run(
         letters: Dead letters of each.
         seed: Decides who is killed when.
         plain: Whether the agents are plain nats-py.
-        server_kills: In which rounds the server is killed, too; every third if not said.
+        server_kills: When the server is killed in each round, one of `HOW` or empty for never; if not said, in every third
+            by chance.
     """
     report, begun = Report(), time.monotonic()
     for number in range(rounds):
         # A seed for each round: how many dice one has thrown depends on time.
         chance = random.Random(f"{seed} {number}")
         with tempfile.TemporaryDirectory(prefix="replay-chaos-", ignore_cleanup_errors=True) as folder:
-            killed = None if server_kills is None else server_kills[number]
+            how = None if server_kills is None else server_kills[number]
             await Round(
-                number, letters, chance, report, Path(folder), plain=plain, server_kill=killed
+                number, letters, chance, report, Path(folder), plain=plain, how=how
             ).run()  # fmt: skip
         if sys.stderr.isatty():
             print(f"\rround {number + 1} of {rounds}, {report.exact} exact", end="", file=sys.stderr, flush=True)
@@ -352,7 +364,7 @@ def show(report: Report, title: str) -> None:
     for name, value in (
         ("rounds", report.rounds),
         ("kills of the console in mid-job (too late)", f"{report.kills} ({report.missed})"),
-        ("kills of the server", report.server_kills),
+        ("kills of the server (of the server alone)", f"{report.server_kills} ({report.survived})"),
         ("resumes", report.resumes),
         ("letters", report.letters),
         ("handled exactly once", report.once),

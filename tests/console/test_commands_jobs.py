@@ -203,9 +203,8 @@ def test_a_job_that_broke_off_goes_on_without_a_second_copy(
     assert (asked.status, asked.err.count("\n")) == (4, 1)
     assert "add --yes" in asked.err
     assert job["job"] in asked.out
-    for line in (("--read-only", "jobs", "resume", job["job"], "--yes"), ("jobs", "resume", job["job"], "--read-only")):
-        refused = command(*line)
-        assert (line, refused.status) == (line, 5)
+    refused = command("--read-only", "jobs", "resume", job["job"], "--yes")
+    assert (refused.status, refused.out, refused.err.count("\n")) == (5, "", 1)
     assert looked(server.url, account_state) == before
     # The rest at the same pace of two a second would be most of a minute.
     with contextlib.closing(opened_ledger()) as ledger:
@@ -241,6 +240,18 @@ def test_a_job_of_another_server_is_not_resumed_here(command: CommandLine, serve
     assert command("jobs", "--json").json[0]["state"] == "interrupted"
 
 
+def test_resume_and_answer_are_refused_read_only_as_every_change_is_and_keep_to_json(
+    command: CommandLine, server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = in_doubt(server.url, monkeypatch)
+    for line in (("jobs", "resume", job), ("jobs", "answer", job, "--again")):
+        asked = command(*line, "--json")
+        assert asked.status == 4
+        assert json.loads(asked.out), "a document, as every command with --json prints"
+        # As `dlq replay 1 --read-only` is: before anything is planned.
+        assert command(*line, "--read-only").status == 5
+
+
 # -- answer
 
 
@@ -257,8 +268,7 @@ def test_a_job_in_doubt_says_how_to_answer(
     asked = command("jobs", "answer", job, "--again")
     assert (asked.status, asked.err.count("\n")) == (4, 1)
     assert "in doubt" in asked.out
-    for more in (("--yes",), ()):
-        assert command("jobs", "answer", job, "--again", *more, "--read-only").status == 5
+    assert command("jobs", "answer", job, "--again", "--yes", "--read-only").status == 5
     for more in ((), ("--again", "--leave"), ("--arrived", "--again", "--leave")):
         assert command("jobs", "answer", job, *more, "--yes").status == 2
     assert command("jobs", "answer", job, "1", "--again", "--yes").status == 2, "1 is not in doubt"

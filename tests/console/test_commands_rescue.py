@@ -69,7 +69,7 @@ def test_what_is_stranded_becomes_a_letter_and_can_be_replayed(command: CommandL
     assert (result.status, result.err, result.json.keys()) == (0, "", RESULT)
     assert (result.json["done"], result.json["failed"], result.json["spill"]) == (2, 0, None)
     listed = command("dlq", "list", "--json").json
-    assert [(each["id"], each["source"], each["reason"]) for each in listed] == [
+    assert sorted((each["id"], each["source"], each["reason"]) for each in listed) == [
         ("stranded-0", "inbox.ceo", "crash"),
         ("stranded-1", "inbox.ceo", "crash"),
     ]

@@ -63,11 +63,12 @@ def test_a_job_whose_process_is_gone_is_interrupted_and_one_that_runs_is_not(tmp
     script = (
         "import sys, time\n"
         "from pathlib import Path\n"
+        "from console.operations.items import Item\n"
         "from console.operations.ledger import JobLedger, JobRecord\n"
         "ledger = JobLedger(Path(sys.argv[1]))\n"
         "lock = ledger.hold(sys.argv[2])\n"
         "ledger.add(JobRecord(id='j1', action='replay', stream='DLQ', identity=sys.argv[2], created=time.time(),"
-        " state='running'), [])\n"
+        " state='running'), [Item(1, 1, 'a')])\n"
         "print('holds', flush=True)\n"
         "time.sleep(600)\n"
     )
@@ -138,3 +139,11 @@ def test_a_checkpoint_folds_the_log_into_the_file(tmp_path):
     before = (tmp_path / "jobs.db").stat().st_size
     ledger.checkpoint()
     assert (tmp_path / "jobs.db").stat().st_size > before
+
+
+def test_a_job_that_was_killed_after_its_last_item_has_ended(tmp_path):
+    ledger = JobLedger(tmp_path)
+    ledger.add(record(state="running"), some(2))
+    assert ledger.job("j1").state == "interrupted"
+    ledger.settle("j1", [(n, ItemResult(n + 1, "done", "")) for n in range(2)])
+    assert ledger.job("j1").state == "completed"

@@ -138,7 +138,7 @@ async def test_several_jobs_are_told_one_by_one_and_the_last_that_runs_alone(ser
 
 @pytest.mark.parametrize("size", [(80, 24), (40, 12)])
 async def test_the_question_fits(server, size):
-    async with at_work(server, size=size, count=3) as (console, _, _):
+    async with at_work(server, size=size, count=30) as (console, _, _):
         await console.press("q")
         text = await console.sees("1 job is running", "Cancel", "Quit")
         assert all(len(line) <= size[0] for line in text.splitlines())

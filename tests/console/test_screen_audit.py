@@ -208,6 +208,13 @@ class TestScreen:
             await console.press("enter", "ctrl+r", "slash", *"x", "enter")
             await console.sees("no audit")
 
+    async def test_a_read_only_session_reads_the_audit_too(self, server, path, audit):
+        append(path, line(1))
+        async with connected(server.url, agents=["ceo"]) as fleet, desk(fleet, audit=audit, write=False) as console:
+            await console.press("7")
+            text = await console.sees("audit  1 line", "j1", "completed")
+            assert "no audit" not in text
+
     async def test_a_file_that_cannot_be_read_says_why_until_it_can(self, server, path, audit):
         path.mkdir(parents=True)
         async with connected(server.url, agents=["ceo"]) as fleet, desk(fleet, audit=audit) as console:

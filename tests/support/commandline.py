@@ -244,8 +244,8 @@ async def account_state(fleet: Fleet) -> dict[str, Any]:
         name = info["config"]["name"]
         consumers = {each["name"]: each for each in await fleet.jetstream.consumers(name)}
         for each in consumers.values():
-            each.pop("ts", None)
-            each.pop("num_waiting", None)
+            for moving in ("ts", "num_waiting", "pause_remaining"):
+                each.pop(moving, None)
         told[name] = {"created": info["created"], "config": info["config"], "state": info["state"], **consumers}
     return told
 

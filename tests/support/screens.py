@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from textual.pilot import Pilot
@@ -12,6 +13,7 @@ from textual.pilot import Pilot
 from console.app import ConsoleApp
 from console.operations.audit import Audit
 from console.operations.guard import WriteGuard
+from console.operations.ledger import JobLedger
 from console.session import Runtime, Session
 from console.settings import Settings
 from patterns import Fleet
@@ -82,6 +84,8 @@ async def desk(
     settings: Settings | None = None,
     name: str = "demo",
     audit: Audit | None = None,
+    ledger: JobLedger | None = None,
+    spill: Path | None = None,
 ) -> AsyncIterator[Desk]:
     """Open the console on a fleet for the length of the block."""
     session = Session(
@@ -91,6 +95,8 @@ async def desk(
         name=name,
         address="127.0.0.1:4222",
         audit=audit,
+        **({} if ledger is None else {"ledger": ledger}),
+        **({} if spill is None else {"spill": spill}),
     )
     runtime = Runtime(session)
     async with runtime.running():
