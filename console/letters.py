@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from console.filters import Record
@@ -48,11 +47,3 @@ def cleaned(letter: DeadLetter) -> DeadLetter:
         stream=clean(letter.stream),
         correlation_id=clean(letter.correlation_id),
     )
-
-
-def by_origin(letters: Iterable[DeadLetter]) -> dict[str, int]:
-    """How many letters come from each `<kind>.<name>`."""
-    found: dict[str, int] = {}
-    for letter in letters:
-        found[letter.source] = found.get(letter.source, 0) + 1
-    return found

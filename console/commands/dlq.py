@@ -180,7 +180,9 @@ def purge_letters(
     subject: Annotated[
         str | None, typer.Option("--subject", metavar="S", help="Only on this subject of the DLQ, wildcards allowed.")
     ] = None,
-    keep: Annotated[int | None, typer.Option("--keep", metavar="N", help="All but the newest N.")] = None,
+    keep: Annotated[
+        int | None, typer.Option("--keep", metavar="N", help="All but the newest N of what is chosen.")
+    ] = None,
     older_than: Annotated[
         str | None, typer.Option("--older-than", metavar="AGE", help="Only what died longer ago, such as 2h.")
     ] = None,

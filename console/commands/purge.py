@@ -30,7 +30,7 @@ Role = Annotated[str, typer.Argument(metavar="ROLE", help="Whose queue.")]
 Everything = Annotated[bool, typer.Option("--all", help="Everything in it.")]
 Expression = Annotated[str | None, typer.Option("--filter", metavar="EXPR", help="Only messages that match.")]
 Subject = Annotated[str | None, typer.Option("--subject", metavar="S", help="Only on this subject, wildcards allowed.")]
-Keep = Annotated[int | None, typer.Option("--keep", metavar="N", help="All but the newest N.")]
+Keep = Annotated[int | None, typer.Option("--keep", metavar="N", help="All but the newest N of what is chosen.")]
 OlderThan = Annotated[
     str | None, typer.Option("--older-than", metavar="AGE", help="Only what was stored longer ago, such as 2h.")
 ]

@@ -46,6 +46,9 @@ class Act(abc.ABC):
         self.fleet = fleet
         self.record = record
 
+    at_once: int | None = None
+    """Items that may be in work at a time; None for as many as the job likes."""
+
     async def prepare(self) -> None:  # noqa: B027 - most need nothing
         """What comes before the first item."""
 
@@ -159,7 +162,9 @@ class Remove(Discard):
 
 
 class Rescue(Act):
-    """Messages that exhausted their deliveries, to the dead letters."""
+    """Messages that exhausted their deliveries, to the dead letters; one by one, for their order is that of their deaths."""
+
+    at_once = 1
 
     async def prepare(self) -> None:
         """Make the DLQ where there is none; the plan said so."""

@@ -36,6 +36,7 @@ from console.operations.spill import add_gone
 from console.operations.spilling import spill
 from console.text.safe import clean
 from patterns import Fleet, PatternError
+from patterns.headers import encodable
 
 log = logging.getLogger("console.operations")
 
@@ -143,8 +144,8 @@ class Job:
             context=context,
             actor=operator_name(),
             mode=mode,
-            selection=plan.selection,
-            reason=plan.reason,
+            selection=encodable(plan.selection),
+            reason=encodable(plan.reason),
             spec=spec,
             rate=plan.rate,
             planned=plan.count,

@@ -26,6 +26,8 @@ from patterns.message import decode_stored
 from patterns.rescue import find_stranded
 from patterns.stored import StoredMessage
 
+UNTOLD = "\ufffd"
+"""What the server says in place of bytes that are no UTF-8: where such a message stood cannot be told."""
 PAGE = 200
 """Messages of a spill file read at a time."""
 LONGEST_PAUSE = 30 * 86400.0
@@ -75,8 +77,11 @@ async def plan_purge(
     """
     require_rate(rate)
     stream, scan = await stream_of(fleet, place), Scan()
-    items, sample, commands = Items(), list[Sample](), list[str]()
+    items, skipped, sample, commands = Items(), list[Skip](), list[Sample](), list[str]()
     async for message, stored in messages(fleet, place.stream, place.kind, place.name, choice, scan):
+        if spill is not None and UNTOLD in stored.subject:
+            skipped.append(Skip(stored.seq, "its subject is no UTF-8 and cannot be written down, needs --no-spill"))
+            continue
         items.append(Item(stored.seq, stored.stored_ns, stored.subject))
         if len(sample) < SAMPLE:
             sample.append(Sample(stored.seq, stored.subject, message.type, message.id))
@@ -98,7 +103,7 @@ async def plan_purge(
         identity=stream.identity,
         items=items,
         noun="message",
-        skipped=tuple(Skip(seq, "not there: handled, removed or expired") for seq in scan.missing),
+        skipped=(*skipped, *(Skip(seq, "not there: handled, removed or expired") for seq in scan.missing)),
         selection=choice.text,
         looked=scan.text,
         sample=tuple(sample),

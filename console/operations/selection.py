@@ -6,7 +6,7 @@ Reading goes through the stream in pages without a consumer; of what matches, on
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from console.filters import Filter, parse, parse_duration
@@ -40,7 +40,7 @@ class Choice:
     up_to: int | None = None
     """Up to this sequence."""
     keep: int | None = None
-    """All but so many of the newest."""
+    """All but so many of the newest of what is chosen otherwise."""
     before: datetime | None = None
     """Stored (or dead) before this moment."""
 
@@ -156,6 +156,8 @@ def freeze(letters: Iterable[DeadLetter], text: str) -> Choice:
 async def letters(fleet: Fleet, choice: Choice, scan: Scan) -> AsyncIterator[tuple[DeadLetter, StoredMessage]]:
     """The chosen dead letters in the order of their deaths, and the copies they were read from."""
     dead = fleet.dead_letters
+    if choice.keep is not None:
+        choice = _but(choice.keep, choice, [letter.seq async for letter, _ in letters(fleet, _all(choice), Scan())])
     async for stored in _chosen(fleet, dead.stream, choice, scan):
         letter = dead.decode(stored)
         if letter is None:
@@ -173,6 +175,9 @@ async def messages(
     fleet: Fleet, stream: str, kind: Kind, name: str, choice: Choice, scan: Scan
 ) -> AsyncIterator[tuple[Message, StoredMessage]]:
     """The chosen messages of an inbox, a queue or the events, oldest first."""
+    if choice.keep is not None:
+        every = messages(fleet, stream, kind, name, _all(choice), Scan())
+        choice = _but(choice.keep, choice, [stored.seq async for _, stored in every])
     async for stored in _chosen(fleet, stream, choice, scan):
         if choice.before is not None and stored.stored_at >= choice.before:
             continue
@@ -192,8 +197,6 @@ async def _chosen(fleet: Fleet, stream: str, choice: Choice, scan: Scan) -> Asyn
             yield stored
         return
     last = scan.last if choice.up_to is None else min(scan.last, choice.up_to)
-    if choice.keep is not None:
-        last = min(last, await _last_not_kept(fleet, stream, choice.keep, choice.subject, scan.last))
     async for stored in _pages(fleet, stream, 1, last, choice.subject, scan):
         yield stored
 
@@ -236,15 +239,13 @@ async def _by_sequence(fleet: Fleet, stream: str, choice: Choice, scan: Scan) ->
     scan.missing += left
 
 
-async def _last_not_kept(fleet: Fleet, stream: str, keep: int, subject: str | None, last: int) -> int:
-    """The newest sequence that `keep` does not protect."""
-    newest: list[int] = []
-    scan = Scan()
-    async for stored in _pages(fleet, stream, 1, last, subject, scan):
-        newest.append(stored.seq)
-        if len(newest) > 2 * keep + PAGE:
-            del newest[: -keep - 1]
-    return newest[-keep - 1] if len(newest) > keep else 0
+def _all(choice: Choice) -> Choice:
+    return replace(choice, keep=None)
+
+
+def _but(keep: int, choice: Choice, seqs: Sequence[int]) -> Choice:
+    """The choice without the newest of what it takes."""
+    return replace(choice, keep=None, up_to=seqs[-keep - 1] if len(seqs) > keep else 0)
 
 
 def _other(choice: Choice, stored: StoredMessage) -> bool:

@@ -75,7 +75,7 @@ async def announce(job: Job) -> None:
     data = {
         "job": job.id,
         "action": job.action,
-        "by": job.record.actor,
+        "operator": job.record.actor,
         "selection": job.record.selection,
         "reason": job.record.reason,
         "planned": job.planned,

@@ -221,11 +221,7 @@ def test_a_stream_that_denies_it_refuses(command: CommandLine, server: LocalServ
 
     prepared(server.url, denied)
     before = looked(server.url, account_state)
-    line = {
-        "INBOX_CEO": ("inbox", "purge", "ceo"),
-        "TASKS_BACKEND": ("queue", "purge", "backend"),
-        "DLQ": ("dlq", "purge"),
-    }[stream]
+    line = (*purge({"INBOX_CEO": "inbox", "TASKS_BACKEND": "queue"}[stream]),) if stream != "DLQ" else ("dlq", "purge")
     for more in (("--yes",), ("--yes", "--force"), ()):
         result = command(*line, "--all", *more)
         assert (result.status, result.out, result.err.count("\n")) == (5, "", 1)
