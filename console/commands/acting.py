@@ -118,12 +118,23 @@ async def change(
     from console.commands import opening
 
     place = opening.find(options)
-    if not asked.dry_run:
-        place.command_guard.require(action)
-    if place.prod and not asked.reason.strip() and asked.yes and not asked.dry_run:
-        raise UsageError(f"{place.target.name} is a production context: say why with --reason TEXT")
+    require_allowed(place, asked, action)
     async with place.connected() as fleet:
         return await carry_out(fleet, place, asked, await planned(fleet, place), interrupt)
+
+
+def require_allowed(place: Place, asked: Asked, action: str) -> None:
+    """Check what can be checked without a server.
+
+    Raises:
+        Refused: Nothing may be changed here.
+        UsageError: On production without a reason.
+    """
+    if asked.dry_run:
+        return
+    place.command_guard.require(action)
+    if place.prod and asked.yes and not asked.reason.strip():
+        raise UsageError(f"{place.target.name} is a production context: say why with --reason TEXT")
 
 
 async def carry_out(fleet: Fleet, place: Place, asked: Asked, plan: Plan, interrupt: Interrupt) -> int:

@@ -103,10 +103,19 @@ def show(context: typer.Context, job: Id, json: Json = False) -> int:
 
 
 @app.command("resume")
-def resume(context: typer.Context, job: Id, yes: Yes = False, json: Json = False) -> int:
+def resume(
+    context: typer.Context,
+    job: Id,
+    reason: Reason = "",
+    force: Force = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    json: Json = False,
+) -> int:
     """Go on with a job that broke off."""
     options: GlobalOptions = context.obj
-    return running.run(lambda interrupt: _resume(options, job, interrupt, yes=yes, as_json=json))
+    asked = Asked(dry_run=dry_run, yes=yes, as_json=json, reason=reason, force=force)
+    return running.run(lambda interrupt: _resume(options, job, interrupt, asked))
 
 
 @app.command("answer")
@@ -119,6 +128,9 @@ def answer(
     ] = False,
     again: Annotated[bool, typer.Option("--again", help="They did not: the next resume sends them once more.")] = False,
     leave: Annotated[bool, typer.Option("--leave", help="Leave them where they are.")] = False,
+    reason: Reason = "",
+    force: Force = False,
+    dry_run: DryRun = False,
     yes: Yes = False,
     json: Json = False,
 ) -> int:
@@ -127,7 +139,8 @@ def answer(
     if arrived + again + leave != 1:
         raise UsageError("jobs answer: say --arrived, --again or --leave (one of them)")
     said = "done" if arrived else "again" if again else "leave"
-    return running.run(lambda _: _answer(options, job, seqs or [], said, yes=yes, as_json=json))
+    asked = Asked(dry_run=dry_run, yes=yes, as_json=json, reason=reason, force=force)
+    return running.run(lambda _: _answer(options, job, seqs or [], said, asked))
 
 
 def restore(
@@ -154,25 +167,27 @@ def restore(
     return running.run(lambda interrupt: acting.change(options, asked, interrupt, "restore", planned))
 
 
-async def _resume(options: GlobalOptions, job_id: str, interrupt: Interrupt, *, yes: bool, as_json: bool) -> int:
+async def _resume(options: GlobalOptions, job_id: str, interrupt: Interrupt, asked: Asked) -> int:
     from console import report_jobs
     from console.commands import opening
     from console.operations.resuming import known
     from console.operations.resuming import resume as resumed
 
     place, out = opening.find(options), Output()
+    acting.require_allowed(place, asked, "jobs resume")
     with contextlib.closing(acting.opened_ledger()) as ledger:
-        record = known(ledger, job_id)
-        if not yes:
-            out.show(report_jobs.jobs([(record, ledger.counts(job_id))]))
-            tell(f"nothing was changed: add --yes to resume job {job_id}")
-            return running.UNCONFIRMED
-        place.command_guard.require("jobs resume")
+        record, counts = known(ledger, job_id), ledger.counts(job_id)
+        if asked.dry_run or not asked.yes:
+            if asked.as_json:
+                out.json(shape(record, counts))
+            else:
+                out.show(report_jobs.jobs([(record, counts)]))
+            return _unconfirmed(asked, f"resume job {job_id}")
         async with place.connected() as fleet:
             written = await audit.opened(fleet, context=place.target.name, mode="cli")
             job = await resumed(fleet, ledger, job_id, place.command_guard, audit=written)
             await acting.run(job, interrupt)
-            if as_json:
+            if asked.as_json:
                 out.json(job.as_json())
             else:
                 out.show(*report_jobs.result(job))
@@ -180,28 +195,42 @@ async def _resume(options: GlobalOptions, job_id: str, interrupt: Interrupt, *, 
             return job.exit_code
 
 
-async def _answer(options: GlobalOptions, job: str, seqs: list[int], said: Any, *, yes: bool, as_json: bool) -> int:
+async def _answer(options: GlobalOptions, job: str, seqs: list[int], said: Any, asked: Asked) -> int:
     from console import report_jobs
     from console.commands import opening
     from console.operations import resuming
     from console.operations.job import result_of
 
     place, out = opening.find(options), Output()
+    acting.require_allowed(place, asked, "jobs answer")
     with contextlib.closing(acting.opened_ledger()) as ledger:
-        resuming.known(ledger, job)
-        if not yes:
-            out.show(report_jobs.items(result_of(entry) for entry in ledger.items(job, "in doubt")))
-            tell(f"nothing was changed: add --yes to answer for job {job}")
-            return running.UNCONFIRMED
-        place.command_guard.require("jobs answer")
+        record = resuming.known(ledger, job)
+        if asked.dry_run or not asked.yes:
+            doubtful = [result_of(entry) for entry in ledger.items(job, "in doubt")]
+            chosen = [each for each in doubtful if not seqs or each.seq in seqs]
+            if asked.as_json:
+                items = [{"seq": each.seq, "outcome": each.outcome, "detail": each.detail} for each in chosen]
+                out.json(shape(record, ledger.counts(job)) | {"items": items})
+            else:
+                out.show(report_jobs.items(chosen))
+            return _unconfirmed(asked, f"answer for {acting.many(len(chosen), 'item')} of job {job}")
         async with place.connected() as fleet:
             written = await audit.opened(fleet, context=place.target.name, mode="cli")
-            number = await resuming.answer(fleet, ledger, job, seqs, said, place.command_guard, audit=written)
-        if as_json:
+            number = await resuming.answer(
+                fleet, ledger, job, seqs, said, place.command_guard, audit=written, reason=asked.reason
+            )
+        if asked.as_json:
             out.json({"job": job, "answered": number})
         else:
             tell(f"answered for {acting.many(number, 'item')} of job {job}")
     return running.OK
+
+
+def _unconfirmed(asked: Asked, what: str) -> int:
+    if asked.dry_run:
+        return running.OK
+    tell(f"nothing was changed: add --yes to {what}, or --dry-run to just look")
+    return running.UNCONFIRMED
 
 
 def shape(record: JobRecord, counts: Mapping[ItemState, int]) -> dict[str, Any]:
@@ -230,6 +259,7 @@ def shape(record: JobRecord, counts: Mapping[ItemState, int]) -> dict[str, Any]:
         "skipped": counts.get("skipped", 0) + sum(record.skipped.values()),
         "failed": counts.get("failed", 0),
         "in_doubt": counts.get("in doubt", 0),
+        "not_started": counts.get("not started", 0),
         "left": counts.get("waiting", 0) + counts.get("sending", 0),
         "created_at": at(record.created),
         "started_at": at(record.started),

@@ -226,7 +226,8 @@ class Job:
 
     def leave(self) -> None:
         """Stop after the item in work because the program ends: it can be resumed."""
-        self._leaving = True
+        # One that was cancelled before stays cancelled.
+        self._leaving = not self.cancelled.is_set()
         self.cancel()
 
     def pause(self) -> None:
@@ -364,11 +365,12 @@ class Job:
         resumed = self.recorded
         if self._items is not None:
             self.ledger.add(
-                JobRecord(**{**_fields(self.record), "state": "running", "started": self.started}), self._items
+                JobRecord(**{**_fields(self.record), "state": self.state, "started": self.started, "rate": self.rate}),
+                self._items,
             )
             self._items, self.recorded = None, True
         else:
-            self.ledger.update(self.id, state="running", ended=None, error="", actor=self.record.actor)
+            self.ledger.update(self.id, state=self.state, rate=self.rate, ended=None, error="")
         try:
             telling.begins(self, resumed=resumed)
         except OperationError:
@@ -389,6 +391,8 @@ class Job:
             self.state = "cancelled" if left else "completed"
         with contextlib.suppress(OperationError):
             self.settle()
+            if self.state == "cancelled":
+                self.ledger.abandon(self.id)
             self._tell_spill()
             if self.action == "restore" and self.state == "completed" and (undone := self.record.spec.get("undoes")):
                 self.ledger.update(undone, undone_by=self.id)

@@ -210,7 +210,7 @@ class JobLedger:
     def add(self, record: JobRecord, items: Iterable[Item]) -> None:
         """Write a job with all its items down, in one transaction; large ones take their time, so not on an event loop."""
         row = _row_of(record)
-        with self._writing(), self._transaction():
+        with self._using(), self._transaction():
             self._db.execute(
                 f"INSERT INTO jobs ({','.join(row)}) VALUES ({','.join('?' * len(row))})",  # noqa: S608 - own names
                 tuple(row.values()),
@@ -225,24 +225,24 @@ class JobLedger:
         if "spec" in columns:
             columns["spec"] = json.dumps(columns["spec"])
         names = ",".join(f"{name}=?" for name in columns)
-        with self._writing():
+        with self._using():
             self._db.execute(f"UPDATE jobs SET {names} WHERE id=?", (*columns.values(), job))  # noqa: S608 - own names
 
     def job(self, job: str) -> JobRecord | None:
         """One job; one whose process is gone is `interrupted`."""
-        with self._mutex:
+        with self._using():
             rows = self._query("SELECT * FROM jobs WHERE id=?", (job,))
         return self._record(rows[0]) if rows else None
 
     def jobs(self, *, limit: int = 1000) -> list[JobRecord]:
         """The newest jobs first."""
-        with self._mutex:
+        with self._using():
             rows = self._query("SELECT * FROM jobs ORDER BY created DESC, id LIMIT ?", (limit,))
         return [self._record(row) for row in rows]
 
     def counts(self, job: str) -> dict[ItemState, int]:
         """Items of a job for each state."""
-        with self._mutex:
+        with self._using():
             return dict(self._db.execute("SELECT state, COUNT(*) FROM items WHERE job=? GROUP BY state", (job,)))
 
     # -- items
@@ -254,7 +254,7 @@ class JobLedger:
             "SELECT n,seq,stored_ns,source,destination,state,detail,at FROM items "  # noqa: S608 - only question marks
             f"WHERE job=? AND n>? {marks} ORDER BY n LIMIT ?"
         )
-        with self._mutex:
+        with self._using():
             rows = self._db.execute(query, (job, after, *states, -1 if limit is None else limit)).fetchall()
         return [LedgerItem(row[0], Item(*row[1:5]), *row[5:]) for row in rows]
 
@@ -265,14 +265,9 @@ class JobLedger:
             yield from page
             after = page[-1].n
 
-    def has_seq(self, job: str, seq: int) -> bool:
-        """Whether a job has an item of this sequence."""
-        with self._mutex:
-            return bool(self._query("SELECT 1 FROM items WHERE job=? AND seq=? LIMIT 1", (job, seq)))
-
     def sending(self, job: str, n: int, server: str) -> None:
         """On record before the first byte leaves: this item is begun, on that run of the server."""
-        with self._writing():
+        with self._using():
             self._db.execute(
                 "UPDATE items SET state='sending', detail=?, at=? WHERE job=? AND n=?", (server, time.time(), job, n)
             )
@@ -280,15 +275,23 @@ class JobLedger:
     def settle(self, job: str, results: Sequence[tuple[int, ItemResult]]) -> None:
         """Write down what became of some items, in one transaction."""
         now = time.time()
-        with self._writing(), self._transaction():
+        with self._using(), self._transaction():
             self._db.executemany(
                 "UPDATE items SET state=?, detail=?, at=? WHERE job=? AND n=?",
                 [(result.outcome, result.detail, now, job, n) for n, result in results],
             )
 
+    def abandon(self, job: str) -> None:
+        """What waits will not be done: the job was cancelled."""
+        with self._using():
+            self._db.execute(
+                "UPDATE items SET state='not started', detail='cancelled before it' WHERE job=? AND state='waiting'",
+                (job,),
+            )
+
     def reopen(self, job: str, n: int) -> None:
         """An item that was in doubt is to be done again."""
-        with self._writing():
+        with self._using():
             self._db.execute("UPDATE items SET state='waiting', detail='' WHERE job=? AND n=?", (job, n))
 
     # -- internals
@@ -324,12 +327,12 @@ class JobLedger:
         self._db.execute("COMMIT")
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _using(self) -> Iterator[None]:
         with self._mutex:
             try:
                 yield
             except sqlite3.Error as error:
-                raise OperationError(f"the job ledger {self.path} cannot be written: {error}") from None
+                raise OperationError(f"the job ledger {self.path} cannot be used: {error}") from None
 
 
 def identity_of(stream: str, created: str) -> str:

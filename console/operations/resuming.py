@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Literal
 
@@ -10,7 +11,7 @@ from console.operations.errors import OperationError, UsageError
 from console.operations.guard import WriteGuard
 from console.operations.items import ItemResult
 from console.operations.job import Job, operator_name
-from console.operations.ledger import OPEN, JobLedger, JobRecord
+from console.operations.ledger import OPEN, JobLedger, JobRecord, LedgerItem
 from console.operations.places import Stream
 from console.text.safe import clean
 from patterns import Fleet
@@ -32,8 +33,8 @@ def known(ledger: JobLedger, job: str) -> JobRecord:
 
 
 def resumable(ledger: JobLedger, record: JobRecord) -> bool:
-    """Whether a job has items left and nobody works on it; a cancelled one was ended for good."""
-    if record.state in ("running", "paused", "cancelled"):
+    """Whether a job has items left and nobody works on it; those of a cancelled one were given up."""
+    if record.state in ("running", "paused"):
         return False
     counts = ledger.counts(record.id)
     return bool(counts.get("waiting", 0) + counts.get("sending", 0))
@@ -83,7 +84,7 @@ async def resume(fleet: Fleet, ledger: JobLedger, job: str, guard: WriteGuard, *
 
 async def answer(
     fleet: Fleet, ledger: JobLedger, job: str, seqs: Sequence[int], said: Answer, guard: WriteGuard, *,
-    audit: Audit | None = None,
+    audit: Audit | None = None, reason: str = "",
 ) -> int:  # fmt: skip
     """Say what is true of items in doubt; `again` leaves them waiting for `resume`.
 
@@ -95,6 +96,7 @@ async def answer(
         said: What is true.
         guard: Whether changes are allowed.
         audit: Where it is written down.
+        reason: Why, for the record.
 
     Returns:
         How many items it was said of.
@@ -107,7 +109,7 @@ async def answer(
     guard.require("answer for what is in doubt")
     record = known(ledger, job)
     if record.state in ("running", "paused"):
-        raise OperationError(f"job {record.id} is {record.state}: pause or cancel it first")
+        raise OperationError(f"job {record.id} is {record.state}: wait for its end, or cancel it")
     lock = ledger.hold(record.identity)
     try:
         doubtful = ledger.items(record.id, "in doubt")
@@ -116,22 +118,28 @@ async def answer(
             raise UsageError(f"not in doubt in job {record.id}: {', '.join(map(str, sorted(strange)))}")
         chosen = [entry for entry in doubtful if not wanted or entry.item.seq in wanted]
         if audit is not None and chosen:
-            audit.write(
-                "start", f"answer {said}", record.id, planned=len(chosen), seqs=[entry.item.seq for entry in chosen]
+            told = [entry.item.seq for entry in chosen]
+            await asyncio.to_thread(
+                audit.write, "start", f"answer {said}", record.id, planned=len(told), seqs=told, reason=reason or None
             )
-        act = Job(fleet, record, guard, ledger=ledger).act() if said == "done" else None
-        try:
+        if said == "again":
             for entry in chosen:
-                if said == "again":
-                    ledger.reopen(record.id, entry.n)
-                elif act is not None:
-                    ledger.settle(record.id, [(entry.n, await act.take_as_done(entry.item))])
-                else:
-                    left = ItemResult(entry.item.seq, "skipped", f"left where it is by {operator_name()}")
-                    ledger.settle(record.id, [(entry.n, left)])
-        finally:
-            if act is not None:
-                act.close()
+                ledger.reopen(record.id, entry.n)
+        elif said == "leave":
+            left = f"left where it is by {operator_name()}"
+            ledger.settle(record.id, [(entry.n, ItemResult(entry.item.seq, "skipped", left)) for entry in chosen])
+        else:
+            await _take_as_done(Job(fleet, record, guard, ledger=ledger), chosen)
     finally:
         lock.release()
     return len(chosen)
+
+
+async def _take_as_done(job: Job, chosen: Sequence[LedgerItem]) -> None:
+    act = await asyncio.to_thread(job.act)
+    try:
+        for entry in chosen:
+            # One by one: what was said of those before holds if the server goes away now.
+            job.ledger.settle(job.id, [(entry.n, await act.take_as_done(entry.item))])
+    finally:
+        act.close()

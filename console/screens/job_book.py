@@ -146,7 +146,7 @@ def read_items(ledger: JobLedger, job: str, before: ItemsLook | None) -> ItemsLo
             return before
         found: dict[int, LedgerItem] = {}
         going = record is not None and record.state in ("running", "paused")
-        waiting = ("waiting",)
+        waiting = ("waiting", "not started")
         for state in (
             "in doubt", "failed", "sending", *(() if going else waiting), "skipped", "duplicate", "done",
             *(waiting if going else ()),

@@ -241,8 +241,6 @@ class ItemsScreen(JobScreen):
             self.say("it was begun when the job broke off: P resumes the job, and finds out")
         elif not chosen:
             self.say(f"seq {asked[0].item.seq} is {_outcome(asked[0], live=False)}: there is nothing to answer for")
-        elif said == "again" and self.current().state == "cancelled":
-            self.say("the job was cancelled for good and sends nothing more: leave it, and begin anew", bad=True)
         else:
             seqs = sorted({entry.item.seq for entry in chosen})
             self.run_worker(

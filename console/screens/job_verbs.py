@@ -189,8 +189,8 @@ def _what_is_left(ledger: JobLedger, job_id: str) -> tuple[JobRecord, int, str]:
         return record, left, ""
     if record.state in ("running", "paused"):
         return record, left, f"it is {record.state} in another agent-console"
-    if record.state == "cancelled" and left:
-        return record, left, f"it was cancelled for good: {units.count(left)} were left where they are"
+    if given_up := counts.get("not started", 0):
+        return record, left, f"it was cancelled for good: {units.count(given_up)} were left where they are"
     if doubt := counts.get("in doubt", 0):
         return record, left, f"nothing is left of it but {units.count(doubt)} in doubt: enter shows them"
     return record, left, f"it is {record.state}: nothing is left of it"

@@ -39,7 +39,19 @@ from tests.support.waiting import until
 
 JOB = {
     *("job", "state", "action", "stream", "context", "actor", "mode", "selector", "reason", "rate", "planned", "done"),
-    *("duplicates", "skipped", "failed", "in_doubt", "left", "created_at", "started_at", "ended_at", "spill", "error"),
+    *(
+        "duplicates",
+        "skipped",
+        "failed",
+        "in_doubt",
+        "not_started",
+        "left",
+        "created_at",
+        "started_at",
+        "ended_at",
+        "spill",
+        "error",
+    ),
 }
 FORGETFUL = fast(limits=StreamLimits(duplicate_window=0.1))
 

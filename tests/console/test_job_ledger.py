@@ -39,8 +39,6 @@ def test_a_job_and_its_items_outlive_the_ledger_that_wrote_them(tmp_path):
     ]  # fmt: skip
     assert other.counts("j1") == {"sending": 1, "done": 1, "waiting": 1}
     assert [entry.n for entry in other.items("j1", "waiting", "sending", after=0)] == [2]
-    assert other.has_seq("j1", 3)
-    assert not other.has_seq("j1", 4)
     assert other.job("j2") is None
 
 

@@ -272,6 +272,26 @@ async def test_a_cancellation_ends_within_one_item_and_for_good(server, tmp_path
             await resuming.resume(fleet, job.ledger, job.id, WRITE)
 
 
+async def test_of_a_cancelled_job_only_what_is_to_be_sent_again_is_sent(server, tmp_path):
+    ledger = JobLedger(tmp_path)
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 4)
+        job = await replay_of(fleet, ledger, rate=1)
+        task = asyncio.create_task(job.run())
+        await until(lambda: job.processed == 1)
+        job.cancel()
+        job.leave()
+        await task
+        assert ledger.job(job.id).state == "cancelled", "leaving afterwards does not make it one to resume"
+        (first, *_) = ledger.items(job.id, "not started")
+        ledger.settle(job.id, [(first.n, ItemResult(first.item.seq, "in doubt", "nobody knows"))])
+        await resuming.answer(fleet, ledger, job.id, [], "again", WRITE)
+        again = await resuming.resume(fleet, ledger, job.id, WRITE)
+        await again.run()
+        assert again.outcomes == {"done": 2, "not started": 2}
+        assert len(await inbox(fleet)) == 2
+
+
 async def test_leaving_the_program_keeps_the_job_for_later(server, tmp_path):
     async with connected(server.url, agents=["ceo"]) as fleet:
         await forge_many(fleet, 3)

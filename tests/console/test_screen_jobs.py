@@ -580,20 +580,6 @@ class TestItems:
                 await console.press("escape")
                 await console.sees("in doubt    1", "3/4")
 
-    async def test_a_cancelled_job_sends_nothing_again(self, server):
-        ledger = JobLedger()
-        async with connected(server.url, agents=["ceo"]) as fleet:
-            job, _ = await doubtful(fleet, ledger, 1)
-            ledger.update(job.id, state="cancelled")
-            async with desk(fleet, ledger=ledger) as console:
-                await console.press("6")
-                await console.sees("cancelled")
-                await console.press("enter")
-                await console.sees("in doubt", "sent, not confirmed")
-                await console.press("R")
-                await tells(console, "cancelled for good", "leave it, and begin anew")
-                assert ledger.counts(job.id) == {"in doubt": 1}
-
     async def test_what_was_only_begun_is_found_out_by_resuming(self, server):
         ledger = JobLedger()
         async with connected(server.url, agents=["ceo"]) as fleet, desk(fleet, ledger=ledger) as console:
