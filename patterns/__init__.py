@@ -10,7 +10,7 @@ from patterns.config import (
     StreamLimits,
 )
 from patterns.consumer import Consumer
-from patterns.deadletters import UNCHANGED, DeadLetters
+from patterns.deadletters import DeadLetters
 from patterns.delivery import Delivery
 from patterns.depth import QueueDepth
 from patterns.errors import (
@@ -43,6 +43,7 @@ from patterns.ledger import TaskStatus
 from patterns.letter import DeadLetter
 from patterns.message import Message, Receipt, current
 from patterns.names import Names
+from patterns.replaying import UNCHANGED
 from patterns.requests import RAISE, Reply, Requests
 from patterns.responder import Responder
 from patterns.tasks import TaskQueue

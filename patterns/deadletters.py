@@ -8,35 +8,28 @@ letter only then; the consumer of the replayed message drops a second copy by it
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from nats.js.errors import APIError
 
 from patterns import sweeping
 from patterns.bell import Bell
-from patterns.burials import COPY_HEADROOM
 from patterns.errors import (
-    AlreadyReplayed,
-    InvalidMessage,
-    MessageTooLarge,
-    QueueFull,
     ReplayLimit,
     Unavailable,
     UnknownDeadLetter,
     UnknownDestination,
 )
-from patterns.headers import format_time
 from patterns.jetstream import STREAM_NOT_FOUND
-from patterns.ledger import TaskStatus
-from patterns.letter import PREFIX, DeadLetter, read_letter, replay_headers
+from patterns.letter import PREFIX, DeadLetter, read_letter
 from patterns.letter_count import LetterCount
-from patterns.message import CE_CONTENT_TYPE, CE_EXPIRY, Receipt, encode_data
-from patterns.names import Entry, Place, is_literal
-from patterns.stored import PublishAck, StoredMessage
+from patterns.message import Receipt
+from patterns.names import Entry
+from patterns.replaying import UNCHANGED, Replayer
+from patterns.stored import StoredMessage
 
 if TYPE_CHECKING:
     from patterns.fleet import Fleet
@@ -45,21 +38,6 @@ log = logging.getLogger("patterns")
 
 PURGE_AT_ONCE = 16
 """Letters a purge has in work at a time."""
-
-STREAMS_KNOWN = 1000
-"""Destinations whose stream is remembered; the publish says which one it expects, so an old entry does no harm."""
-
-
-class _Unchanged:
-    def __repr__(self) -> str:
-        return "UNCHANGED"
-
-
-RESUBMITTED = "replayed"
-"""Note in the ledger of a task between its replay and its next worker."""
-
-UNCHANGED: Final = _Unchanged()
-"""Replay with the body it died with."""
 
 
 class DeadLetters:
@@ -74,7 +52,7 @@ class DeadLetters:
         self._js = fleet.jetstream
         self._names = fleet.names
         self.stream = fleet.names.dlq_stream
-        self._streams: dict[tuple[str, str | None], str] = {}
+        self._replayer = Replayer(fleet)
         self._count = LetterCount(fleet.jetstream, fleet.names, self.stream)
 
     # -- looking
@@ -155,6 +133,7 @@ class DeadLetters:
         stored_ns: int | None = None,
         before_publish: Callable[[], Awaitable[None]] | None = None,
         insist: bool = True,
+        read: StoredMessage | None = None,
     ) -> Receipt:
         """Send a letter back to where it came from, and delete it here once that is confirmed.
 
@@ -170,6 +149,7 @@ class DeadLetters:
             before_publish: Awaited once when everything is read and repaired; nothing comes between its return and the
                 publish, so whoever replays many at a time can keep their order.
             insist: As for `JetStream.publish`; False where consumers keep no receipts, and would handle a second copy.
+            read: The letter as whoever replays many has just read it; it is not read again then.
 
         Returns:
             The receipt of the publish; `duplicate` means an earlier, interrupted replay of this letter had got that far.
@@ -182,52 +162,23 @@ class DeadLetters:
             UnknownDestination: Nothing stores its subject; the letter stays.
             Unavailable: Not confirmed; the letter stays, and replaying it again stores no second copy that anybody handles.
         """
-        stored, letter = await self._stored(seq, entry, stored_ns)
+        stored, letter = await self._stored(seq, entry, stored_ns, read)
         limit = self._fleet.config.dead_letters.max_replays
         if letter.replays >= limit and not force:
             raise ReplayLimit(
                 f"dead letter {seq} was replayed {letter.replays} times (limit {limit}); find out why it dies, or force it"
             )
-        subject = _literal(self.destination(letter) if to is None else to)
-        recorded = letter.stream if to is None else None
-        stream = await self._destination_stream(subject, recorded)
-        death = Entry.parse(letter.entry)
-        await self._fleet.burials.finish(letter, death)
-        replaced = None if isinstance(data, _Unchanged) else encode_data(data)
-        if replaced is None and f"{PREFIX}Truncated" in stored.headers:
-            raise InvalidMessage(
-                f"dead letter {seq} holds only a part of its body: replay it with new data, or discard it"
-            )
-        generation = letter.replays + 1
-        before: TaskStatus | None = None
-        # One that was delivered already has had a life of its own since: what is sent now is dropped as its second copy.
-        if to is None and self._has_record(letter) and not await self._fleet.burials.delivered(death, generation):
-            before = await self._resubmit(letter)
-        headers = replay_headers(stored.headers, letter, death, generation, by)
-        if expires_in is not None:
-            headers[CE_EXPIRY] = format_time(datetime.now(UTC) + timedelta(seconds=expires_in))
-        body = stored.body
-        if replaced is not None:
-            body, headers[CE_CONTENT_TYPE] = replaced
-        if before_publish is not None:
-            try:
-                await before_publish()
-            except Exception:
-                await self._undo_resubmit(letter, before)
-                raise
-        try:
-            ack = await self._send(subject, body, headers, stream, recorded, insist=insist)
-        except (UnknownDestination, QueueFull, MessageTooLarge, APIError):
-            await self._undo_resubmit(letter, before)
-            raise
-        if ack.duplicate:
-            # The replay of before got there, and its task has had a life of its own since.
-            await self._undo_resubmit(letter, before)
-            if replaced is not None:
-                await self._require_sent(letter, ack, body)
-        await self._fleet.burials.resolve(death, f"replayed by {by}")
-        await self._js.delete(self.stream, seq)
-        return Receipt(id=letter.id, stream=ack.stream, seq=ack.seq, duplicate=ack.duplicate)
+        return await self._replayer.replay(
+            stored,
+            letter,
+            self.destination(letter) if to is None else to,
+            by=by,
+            data=data,
+            back=to is None,
+            expires_in=expires_in,
+            before_publish=before_publish,
+            insist=insist,
+        )
 
     async def discard(self, seq: int, *, by: str, entry: str | None = None, stored_ns: int | None = None) -> None:
         """Delete a letter for good.
@@ -296,10 +247,14 @@ class DeadLetters:
     # -- internals
 
     async def _stored(
-        self, seq: int, entry: str | None = None, stored_ns: int | None = None
+        self,
+        seq: int,
+        entry: str | None = None,
+        stored_ns: int | None = None,
+        read: StoredMessage | None = None,
     ) -> tuple[StoredMessage, DeadLetter]:
         """The letter of this sequence, if it is the one that is meant."""
-        stored = await self._js.get(self.stream, seq)
+        stored = read if read is not None else await self._js.get(self.stream, seq)
         letter = self.decode(stored) if stored is not None else None
         if stored is None or letter is None:
             raise UnknownDeadLetter(f"no dead letter {seq}: replayed, discarded, expired, or never there")
@@ -313,88 +268,3 @@ class DeadLetters:
         await self._fleet.burials.finish(letter, entry)
         await self._fleet.burials.resolve(entry, how)
         return await self._js.delete(self.stream, letter.seq)
-
-    def _has_record(self, letter: DeadLetter) -> bool:
-        """Whether it can have a ledger record: what was rescued from a foreign stream bears a consumer's name."""
-        place = self._names.place_of(letter.stream)
-        return letter.kind == "tasks" and (not letter.stream or place == Place("tasks", letter.name))
-
-    async def _send(
-        self, subject: str, body: bytes, headers: Mapping[str, str], stream: str, recorded: str | None, *, insist: bool
-    ) -> PublishAck:
-        timeout = self._fleet.config.publish_timeout
-        options: dict[str, Any] = {"timeout": timeout, "headroom": COPY_HEADROOM, "insist": insist}
-        try:
-            return await self._js.publish(subject, body, headers, stream=stream, **options)
-        except UnknownDestination:
-            # What was remembered may be of a time before the stream was made anew under another name.
-            self._streams.pop((subject, recorded), None)
-            now = await self._destination_stream(subject, recorded)
-            if now == stream:
-                raise
-        return await self._js.publish(subject, body, headers, stream=now, **options)
-
-    async def _resubmit(self, letter: DeadLetter) -> TaskStatus | None:
-        """Set the ledger record of a dead task back to `submitted`; returns the one of before if it was changed."""
-        before: TaskStatus | None = None
-        died = Entry.parse(letter.entry).stored_ns
-
-        def change(record: TaskStatus | None) -> TaskStatus | None:
-            nonlocal before
-            # A completed one stays, its worker then drops the replay; one in work is that of another copy.
-            ended = record is not None and record.state in ("failed", "rejected", "canceled")
-            of_it = record is not None and (record.seq, record.stored_ns) == (letter.origin_seq, died)
-            same = record is not None and record.state != "completed" and of_it
-            before = record if ended or same else None
-            if before is None:
-                return None
-            return dataclasses.replace(
-                before, state="submitted", attempts=0, handbacks=0, seq=0, stored_ns=0, note=RESUBMITTED
-            )
-
-        await self._fleet.ledger.change(letter.name, letter.id, change)
-        return before
-
-    async def _undo_resubmit(self, letter: DeadLetter, before: TaskStatus | None) -> None:
-        """Put the record back if nothing was replayed and nobody has written it since."""
-        if before is None:
-            return
-        untouched = ("submitted", RESUBMITTED, 0)
-        await self._fleet.ledger.change(
-            letter.name,
-            letter.id,
-            lambda record: before if record and (record.state, record.note, record.seq) == untouched else None,
-        )
-
-    async def _require_sent(self, letter: DeadLetter, ack: PublishAck, body: bytes) -> None:
-        """The server took this edit for the attempt of before: whether that one had the same body."""
-        sent = await self._js.get(ack.stream, ack.seq)
-        if sent is None or sent.body != body:
-            how = "not with this body" if sent is not None else "nobody can tell any more with which body"
-            raise AlreadyReplayed(
-                f"dead letter {letter.seq} was replayed by an interrupted attempt already, as {ack.stream} {ack.seq}, and {how}: "
-                "replay it once more without an edit to close it, and send the edit as a new message"
-            )
-
-    async def _destination_stream(self, subject: str, recorded: str | None) -> str:
-        key = subject, recorded
-        if (known := self._streams.get(key)) is not None:
-            return known
-        streams = await self._js.stream_names(subject)
-        if recorded in streams and recorded is not None:
-            streams = [recorded]
-        if len(streams) != 1:
-            raise UnknownDestination(
-                f"{'no stream' if not streams else 'more than one stream'} stores {subject!r}; the dead letter stays"
-            )
-        if len(self._streams) >= STREAMS_KNOWN:
-            del self._streams[next(iter(self._streams))]
-        self._streams[key] = streams[0]
-        return streams[0]
-
-
-def _literal(subject: str) -> str:
-    """`subject` if one can publish to it; a letter's own header decides, so it may be anything."""
-    if not is_literal(subject):
-        raise UnknownDestination(f"{subject!r} is not a subject to publish to")
-    return subject

@@ -63,6 +63,9 @@ class TaskStatus:
         return self.state in FINAL
 
 
+_FIELDS = tuple(each.name for each in dataclasses.fields(TaskStatus))
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """A record as it was last seen."""
@@ -135,7 +138,8 @@ class TaskLedger:
 
 def encode(record: TaskStatus) -> bytes:
     """The stored form of a record."""
-    plain = dataclasses.asdict(record)
+    # Not `asdict`, which copies a result value by value.
+    plain = {name: getattr(record, name) for name in _FIELDS}
     for name in ("submitted_at", "updated_at"):
         plain[name] = format_time(plain[name]) if plain[name] else None
     return json.dumps(plain, separators=(",", ":")).encode()
@@ -147,7 +151,6 @@ def decode(data: bytes) -> TaskStatus | None:
         plain = json.loads(data)
         for name in ("submitted_at", "updated_at"):
             plain[name] = parse_time(plain[name]) if plain.get(name) else None
-        known = {f.name for f in dataclasses.fields(TaskStatus)}
-        return TaskStatus(**{name: value for name, value in plain.items() if name in known})
+        return TaskStatus(**{name: value for name, value in plain.items() if name in _FIELDS})
     except (ValueError, TypeError, AttributeError, KeyError):
         return None

@@ -8,6 +8,7 @@ it is in doubt, never guessed.
 from __future__ import annotations
 
 import abc
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -23,10 +24,13 @@ from console.operations.places import Destinations
 from console.text.safe import clean
 from patterns import Fleet, PatternError, Unavailable, UnknownDeadLetter
 from patterns.rescue import Stranded, ensure_dead_letters, rescue
+from patterns.stored import StoredMessage
 
 log = logging.getLogger("console.operations")
 
 Sending = Callable[[], Awaitable[None]]
+AHEAD, FRESH = 64, 0.25
+"""Messages that are read ahead at a time, and seconds for which they count as read just now."""
 MARGIN = 5.0
 """Seconds before the end of a duplicate window in which it is not relied on any more."""
 GONE = "gone: replayed, discarded or expired meanwhile"
@@ -46,6 +50,8 @@ class Act(abc.ABC):
         self.fleet = fleet
         self.record = record
 
+    hurries = False
+    """Whether several items are in work at a time; the job says so."""
     at_once: int | None = None
     """Items that may be in work at a time; None for as many as the job likes."""
 
@@ -80,6 +86,7 @@ class Replay(Act):
         self._to: str | None = record.spec.get("to")
         self._force = bool(record.spec.get("force"))
         self._destinations = Destinations(fleet)
+        self._ahead = ReadAhead(fleet, fleet.dead_letters.stream)
 
     async def do(self, item: Item, sending: Sending) -> ItemResult:
         """Publish, see it stored, leave the receipt, delete: `DeadLetters.replay`."""
@@ -93,6 +100,7 @@ class Replay(Act):
                 before_publish=sending,
                 # Where a second copy would be handled, nothing is sent twice across a restart that may have forgotten it.
                 insist=await self._destinations.guarded(item.destination),
+                read=await self._ahead.get(item) if self.hurries else None,
             )
         except UnknownDeadLetter:
             return ItemResult(item.seq, "skipped", GONE)
@@ -126,6 +134,33 @@ class Replay(Act):
         except UnknownDeadLetter:
             return ItemResult(item.seq, "done", "the letter was gone already")
         return ItemResult(item.seq, "done", f"taken as replayed by {clean(self.record.actor)}; the letter was removed")
+
+
+class ReadAhead:
+    """The next messages of a stream by one request, for a job in a hurry: a fifth of its requests, one for each letter.
+
+    Only from the server that keeps the stream, as a replica may lag behind, and only as long as they are fresh: what
+    somebody else removes in that quarter of a second is replayed all the same, as it would be in the moment of a single one.
+    """
+
+    def __init__(self, fleet: Fleet, stream: str) -> None:
+        self._fleet = fleet
+        self._stream = stream
+        self._held: dict[int, StoredMessage] = {}
+        self._read_at = 0.0
+        self._reading = asyncio.Lock()
+
+    async def get(self, item: Item) -> StoredMessage | None:
+        """The message of an item, None if it has to be read singly."""
+        if not self._fleet.jetstream.standalone:
+            return None
+        async with self._reading:
+            if item.seq not in self._held or time.monotonic() - self._read_at > FRESH:
+                page = await self._fleet.jetstream.read(self._stream, start=item.seq, limit=AHEAD)
+                self._read_at = time.monotonic()
+                self._held = {message.seq: message for message in page.messages}
+            found = self._held.pop(item.seq, None)
+        return found if found is not None and found.stored_ns == item.stored_ns else None
 
 
 class Discard(Act):

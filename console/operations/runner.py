@@ -93,7 +93,7 @@ class Runner:
             while page := self._job.ledger.items(self._job.id, "waiting", after=after, limit=500):
                 for entry in page:
                     after = entry.n
-                    wide = self._job.rate is None or self._job.rate > WIDE
+                    self._act.hurries = wide = self._job.rate is None or self._job.rate > WIDE
                     await slots.take((self._act.at_once or WIDTH) if wide else 1)
                     await self._wait_until(due)
                     if self._job.cancelled.is_set() or self._silences >= SILENCES or self._broken is not None:

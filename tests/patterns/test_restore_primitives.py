@@ -17,10 +17,10 @@ from patterns import (
     UnknownDeadLetter,
     UnknownDestination,
 )
-from patterns.deadletters import STREAMS_KNOWN
 from patterns.jetstream import JetStream
 from patterns.message import EXPECTED_LAST_SUBJECT_SEQUENCE, EXPECTED_STREAM, OUTCOME_OF, REPLAY_OF
 from patterns.names import Entry
+from patterns.replaying import STREAMS_KNOWN
 from patterns.stored import HeaderLines, header_lines
 from tests.support.fleets import connected, fast, publish, running, take
 from tests.support.letters import forge
@@ -318,10 +318,10 @@ async def test_what_is_remembered_of_destinations_is_bounded(server, monkeypatch
 
         monkeypatch.setattr(JetStream, "stream_names", names)
         for n in range(STREAMS_KNOWN + 5):
-            await dead._destination_stream(f"a.{n}", None)
-        assert len(dead._streams) == STREAMS_KNOWN
-        assert ("a.4", None) not in dead._streams
-        assert ("a.5", None) in dead._streams
+            await dead._replayer._destination_stream(f"a.{n}", None)
+        assert len(dead._replayer._streams) == STREAMS_KNOWN
+        assert ("a.4", None) not in dead._replayer._streams
+        assert ("a.5", None) in dead._replayer._streams
 
 
 # -- receipts that are taken back
