@@ -14,7 +14,6 @@ import logging
 import secrets
 import socket
 import time
-from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,11 @@ from console.operations.acts import Act
 from console.operations.audit import Audit
 from console.operations.errors import OperationError
 from console.operations.guard import WriteGuard
-from console.operations.items import TROUBLE, Item, ItemResult, Outcome
+from console.operations.items import TROUBLE, Item, ItemResult
 from console.operations.ledger import JobLedger, JobRecord, JobState, LedgerItem, StreamLock, identity_of
 from console.operations.places import require_rate
 from console.operations.plan import Plan
+from console.operations.progress import Progress
 from console.operations.restoring import Restore
 from console.operations.runner import Runner
 from console.operations.spill import add_gone
@@ -52,7 +52,7 @@ _ACTS: dict[str, Callable[[Fleet, JobRecord], Act]] = {
 }
 
 
-class Job:
+class Job(Progress):
     """One execution of a plan.
 
     Args:
@@ -75,28 +75,13 @@ class Job:
         audit: Audit | None = None,
         confirmation: str = "",
         items: Sequence[Item] | None = None,
-        noun: str = "item",
     ) -> None:
+        super().__init__(record)
         self.fleet = fleet
-        self.record = record
         self.guard = guard
         self.ledger = ledger if ledger is not None else JobLedger()
         self.audit = audit
         self.confirmation = confirmation
-        self.noun = noun
-        self.state: JobState = record.state
-        self.phase = ""
-        """What it does before the first item, such as `writing the spill`."""
-        self.rate = record.rate
-        """Messages a second; may be changed while it runs, None for as fast as it goes."""
-        self.outcomes: Counter[Outcome] = Counter()
-        self.troubles: deque[ItemResult] = deque(maxlen=50)
-        """The last that failed or are in doubt."""
-        self.spill: str | None = record.spill
-        self.started = record.started or 0.0
-        self.ended = record.ended or 0.0
-        """Seconds since the epoch."""
-        self.error = record.error
         self._items = items
         self.recorded = items is None
         """Whether the ledger knows it."""
@@ -107,7 +92,6 @@ class Job:
         self.going.set()
         self._leaving = False
         self._unsettled: list[tuple[int, ItemResult]] = []
-        self._finished_at: deque[float] = deque(maxlen=50)
         if self.recorded:
             for state, number in self.ledger.counts(record.id).items():
                 if state != "waiting" and state != "sending":  # noqa: PLR1714 - which mypy understands
@@ -154,63 +138,8 @@ class Job:
         )
         return cls(
             fleet, record, guard, ledger=ledger, audit=audit, confirmation=confirmation or plan.gate,
-            items=plan.items, noun=plan.noun,
+            items=plan.items,
         )  # fmt: skip
-
-    # -- what it looks like
-
-    @property
-    def id(self) -> str:
-        """Its id."""
-        return self.record.id
-
-    @property
-    def action(self) -> str:
-        """What it does."""
-        return self.record.action
-
-    @property
-    def planned(self) -> int:
-        """How many items it has."""
-        return self.record.planned
-
-    @property
-    def processed(self) -> int:
-        """How many items have come to an end."""
-        return sum(self.outcomes.values())
-
-    @property
-    def running(self) -> bool:
-        """Whether it is under way, paused or not."""
-        return self.state in ("running", "paused")
-
-    def count(self, *outcomes: Outcome) -> int:
-        """Items with one of these outcomes; those not reached are `not started` once it has ended."""
-        left = self.planned - self.processed if "not started" in outcomes and not self.running else 0
-        return sum(self.outcomes[outcome] for outcome in outcomes) + max(0, left)
-
-    @property
-    def actual_rate(self) -> float | None:
-        """Items a second over the last fifty; None until there are two."""
-        times = self._finished_at
-        if len(times) < 2 or times[-1] <= times[0]:
-            return None
-        until = times[-1] if not self.running else max(times[-1], time.monotonic() - 2.0)
-        return (len(times) - 1) / (until - times[0])
-
-    @property
-    def eta(self) -> float | None:
-        """Seconds it will still take at its pace; None if nobody can tell."""
-        left = self.planned - self.processed
-        if self.state != "running" or not left:
-            return None
-        rates = [rate for rate in (self.rate, self.actual_rate) if rate]
-        return left / min(rates) if rates else None
-
-    @property
-    def exit_code(self) -> int:
-        """0 if every item ended well, 3 if some failed, are in doubt or were not reached."""
-        return 3 if self.count(*TROUBLE) else 0
 
     @property
     def results(self) -> list[ItemResult]:
@@ -331,15 +260,10 @@ class Job:
 
     def note(self, n: int, result: ItemResult) -> None:
         """An item has come to an end."""
-        self.outcomes[result.outcome] += 1
-        self._finished_at.append(time.monotonic())
+        self.finished(result)
         self._unsettled.append((n, result))
-        if result.outcome in ("failed", "in doubt"):
-            self.troubles.append(result)
-            if self.audit is not None:
-                self.audit.note(
-                    "item", self.action, self.id, seq=result.seq, result=result.outcome, error=result.detail
-                )
+        if self.audit is not None and result.outcome in ("failed", "in doubt"):
+            self.audit.note("item", self.action, self.id, seq=result.seq, result=result.outcome, error=result.detail)
         if len(self._unsettled) >= SETTLE or self.rate is not None:
             self.settle()
 
