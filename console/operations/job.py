@@ -218,6 +218,8 @@ class Job(Progress):
             await runner.find_out()
             if await self._spill():
                 await runner.work()
+            # All items of a large job are many: not on the event loop.
+            await asyncio.to_thread(self._round_off)
         except (OperationError, PatternError, nats.errors.Error, OSError) as error:
             self.error = clean(str(error))
             log.warning("job %s: %s", self.id, error)
@@ -315,9 +317,6 @@ class Job(Progress):
             self.state = "cancelled" if left else "completed"
         with contextlib.suppress(OperationError):
             self.settle()
-            if self.state == "cancelled":
-                self.ledger.abandon(self.id)
-            self._tell_spill()
             if self.action == "restore" and self.state == "completed" and (undone := self.record.spec.get("undoes")):
                 self.ledger.update(undone, undone_by=self.id)
             self.ledger.update(
@@ -325,8 +324,11 @@ class Job(Progress):
             )
         telling.ended(self)
 
-    def _tell_spill(self) -> None:
-        """What turned out to be gone must not be put back."""
+    def _round_off(self) -> None:
+        """What was cancelled is given up; what turned out to be gone must not be put back."""
+        self.settle()
+        if self.cancelled.is_set() and not self._leaving:
+            self.ledger.abandon(self.id)
         if self.spill is not None:
             try:
                 add_gone(Path(self.spill), [entry.item.seq for entry in self.ledger.items(self.id, "skipped")])
