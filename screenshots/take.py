@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +28,7 @@ from console.settings import Settings
 from patterns import Fleet
 from patterns.server import LocalServer
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 FONTS = ("FiraCode-Regular.ttf", "FiraCode-Bold.ttf", "DejaVuSansMono.ttf", "DejaVuSansMono-Bold.ttf")
 FONT_FOLDERS = (
     Path("/usr/share/fonts"),
@@ -85,14 +87,17 @@ async def jobs(pilot: Pilot[int]) -> None:
 async def take(size: tuple[int, int], settle: float, seed: int, prefix: str, only: Sequence[str], *, svg: bool) -> None:
     """Take one picture of each screen at one size."""
     with LocalServer() as server, tempfile.TemporaryDirectory() as directory:
-        state = Path(directory)
+        # Neither who takes the pictures nor where is anybody's business.
+        os.environ["LOGNAME"], socket.gethostname = "ada", lambda: "ops-1"
+        os.chdir(directory)
+        state = Path()
         options = DemoOptions(seed=seed)
         async with Simulation(server.url, options) as simulation, Fleet.connect(server.url) as fleet:
             traffic = asyncio.create_task(simulation.run(None))
             address = server.url.removeprefix("nats://")
             session = Session(
                 fleet=fleet,
-                settings=Settings(),
+                settings=Settings(replay_rate=4.0),
                 guard=WriteGuard(True),
                 name="demo",
                 address=address,
