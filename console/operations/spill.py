@@ -18,6 +18,7 @@ import json
 import os
 import re
 import secrets
+import time
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
@@ -193,6 +194,9 @@ class SpillFile:
         for number, line in enumerate(iter(lambda: self._file.readline(LONGEST_LINE), b""), 1):
             if not line.endswith(b"\n"):
                 break  # cut off by a kill: it was never complete, or said only that something was gone
+            if number % 100 == 0:
+                # In a thread beside an event loop: lets it have the interpreter.
+                time.sleep(0)
             value = self._parse(line, number)
             if number == 1:
                 if value.get("spill") != FORMAT or not isinstance(value.get("id"), str):
