@@ -250,8 +250,13 @@ class Burials:
             # A fleet made by other code has no receipts; its movers do not look for them either.
             log.debug("no bucket %s: %s left no receipt", self.receipts.name, entry)
 
-    async def reopen(self, entry: Entry) -> None:
-        """Remove the receipt of a discard or purge, before that letter is put back.
+    async def resolution(self, entry: Entry) -> str | None:
+        """What became of a letter, as its receipt says: `replayed by ...`, `discarded by ...`; None if it has none."""
+        value = await self.receipts.get(self._names.resolved_key(entry))
+        return None if value is None else value.decode("utf-8", "replace")
+
+    async def reopen(self, entry: Entry) -> bool:
+        """Remove the receipt of a discard or purge, before that letter is put back; False if it was replayed meanwhile.
 
         With it a mover that slept would take the letter for one of its own making, and delete it. Nothing happens where there
         is no receipt, or no bucket.
@@ -259,7 +264,11 @@ class Burials:
         Raises:
             Unavailable: The receipt cannot be read or removed; do not put the letter back yet.
         """
+        how = await self.resolution(entry)
+        if how is not None and not how.startswith(("discarded", "purged")):
+            return False
         await self.receipts.delete(self._names.resolved_key(entry))
+        return True
 
     async def _resolved(self, entry: Entry) -> bool:
         try:

@@ -180,7 +180,15 @@ class DeadLetters:
             insist=insist,
         )
 
-    async def discard(self, seq: int, *, by: str, entry: str | None = None, stored_ns: int | None = None) -> None:
+    async def discard(
+        self,
+        seq: int,
+        *,
+        by: str,
+        entry: str | None = None,
+        stored_ns: int | None = None,
+        read: StoredMessage | None = None,
+    ) -> None:
         """Delete a letter for good.
 
         Args:
@@ -188,11 +196,12 @@ class DeadLetters:
             by: Who discards; stays in the receipt.
             entry: Discard only if the sequence still names this death, as in `replay`.
             stored_ns: Discard only the copy that the DLQ stream stored at this nanosecond since the epoch.
+            read: The letter as the caller has just read it, as in `replay`.
 
         Raises:
             UnknownDeadLetter: It is not there (any more), or it is another one.
         """
-        _, letter = await self._stored(seq, entry, stored_ns)
+        _, letter = await self._stored(seq, entry, stored_ns, read)
         await self._remove(letter, f"discarded by {by}")
 
     async def purge(self, kind: str = "*", name: str = "*", *, before: datetime | None = None) -> int:

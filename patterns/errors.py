@@ -65,6 +65,10 @@ class ReplayLimit(PatternError):
     """The dead letter was replayed as often as the configuration allows; `force=True` replays it once more."""
 
 
+class LetterStays(PatternError):
+    """A dead letter was sent, but could not be closed: the copy is on its way, the letter is still there; the text says why."""
+
+
 class RequestError(PatternError):
     """A request got no usable answer."""
 

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, Final
 from nats.js.errors import APIError
 
 from patterns.burials import COPY_HEADROOM
-from patterns.errors import AlreadyReplayed, InvalidMessage, MessageTooLarge, QueueFull, UnknownDestination
+from patterns.errors import (
+    AlreadyReplayed,
+    InvalidMessage,
+    LetterStays,
+    MessageTooLarge,
+    PermissionDenied,
+    QueueFull,
+    UnknownDestination,
+)
 from patterns.headers import format_time
 from patterns.ledger import TaskStatus
 from patterns.letter import PREFIX, DeadLetter, replay_headers
@@ -114,8 +122,11 @@ class Replayer:
             await self._undo_resubmit(letter, before)
             if replaced is not None:
                 await self._require_sent(letter, ack, body)
-        await self._fleet.burials.resolve(death, f"replayed by {by}")
-        await self._js.delete(stored_in, seq)
+        try:
+            await self._fleet.burials.resolve(death, f"replayed by {by}")
+            await self._js.delete(stored_in, seq)
+        except (PermissionDenied, APIError) as error:
+            raise LetterStays(f"was sent as {ack.stream} {ack.seq}, but its letter stays: {error}") from None
         return Receipt(id=letter.id, stream=ack.stream, seq=ack.seq, duplicate=ack.duplicate)
 
     def _has_record(self, letter: DeadLetter) -> bool:

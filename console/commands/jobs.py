@@ -162,7 +162,9 @@ def restore(
         from console.operations.plan_streams import plan_restore
 
         with contextlib.closing(acting.opened_ledger()) as ledger:
-            return await plan_restore(fleet, path, ledger=ledger, rate=asked.pace(None), reason=reason, prod=place.prod)
+            return await plan_restore(
+                fleet, path, ledger=ledger, force=force, rate=asked.pace(None), reason=reason, prod=place.prod
+            )
 
     return running.run(lambda interrupt: acting.change(options, asked, interrupt, "restore", planned))
 

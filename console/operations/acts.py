@@ -12,23 +12,25 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Literal
 
 import nats.errors
 from nats.js.errors import APIError
 
-from console.operations.errors import OperationError
 from console.operations.items import Item, ItemResult
 from console.operations.ledger import JobRecord, LedgerItem
 from console.operations.places import Destinations
 from console.text.safe import clean
-from patterns import Fleet, PatternError, Unavailable, UnknownDeadLetter
+from patterns import Fleet, InvalidName, Unavailable, UnknownDeadLetter
+from patterns.names import Entry
 from patterns.rescue import Stranded, ensure_dead_letters, rescue
 from patterns.stored import StoredMessage
 
 log = logging.getLogger("console.operations")
 
-Sending = Callable[[], Awaitable[None]]
+Sending = Callable[[str], Awaitable[None]]
+"""Called with what will tell, after a kill, which item this was; the ledger keeps it."""
 AHEAD, FRESH = 64, 0.25
 """Messages that are read ahead at a time, and seconds for which they count as read just now."""
 MARGIN = 5.0
@@ -86,35 +88,36 @@ class Replay(Act):
         self._to: str | None = record.spec.get("to")
         self._force = bool(record.spec.get("force"))
         self._destinations = Destinations(fleet)
-        self._ahead = ReadAhead(fleet, fleet.dead_letters.stream)
+        self._letters = ReadAhead(fleet, fleet.dead_letters.stream)
 
     async def do(self, item: Item, sending: Sending) -> ItemResult:
         """Publish, see it stored, leave the receipt, delete: `DeadLetters.replay`."""
-        try:
-            receipt = await self.fleet.dead_letters.replay(
-                item.seq,
-                by=self.record.actor,
-                to=self._to,
-                force=self._force,
-                stored_ns=item.stored_ns,
-                before_publish=sending,
-                # Where a second copy would be handled, nothing is sent twice across a restart that may have forgotten it.
-                insist=await self._destinations.guarded(item.destination),
-                read=await self._ahead.get(item) if self.hurries else None,
-            )
-        except UnknownDeadLetter:
+        dead = self.fleet.dead_letters
+        read = await self._letters.get(item, ahead=self.hurries)
+        letter = dead.decode(read) if read is not None else None
+        if read is None or letter is None:
             return ItemResult(item.seq, "skipped", GONE)
+        receipt = await dead.replay(
+            item.seq,
+            by=self.record.actor,
+            to=self._to,
+            force=self._force,
+            before_publish=partial(sending, letter.entry),
+            # Where a second copy would be handled, nothing is sent twice across a restart that may have forgotten it.
+            insist=await self._destinations.guarded(item.destination),
+            read=read,
+        )
         where = f"{receipt.stream} {receipt.seq}"
         if receipt.duplicate:
             return ItemResult(item.seq, "duplicate", f"was replayed before to {where}; only the letter was removed")
         return ItemResult(item.seq, "done", f"to {clean(item.destination)}, {where}")
 
     async def verdict(self, begun: LedgerItem) -> Verdict:
-        """Gone is done; else it may be repeated where a second copy would be dropped, by the consumer or the server."""
+        """Gone, its receipt tells how; else it may be repeated where a second copy would be dropped."""
         item = begun.item
         stored = await self.fleet.jetstream.get(self.fleet.dead_letters.stream, item.seq)
         if stored is None or stored.stored_ns != item.stored_ns:
-            return ItemResult(item.seq, "done", "was replayed before the job broke off")
+            return await resolved(self.fleet, begun, "replayed by", "was replayed before the job broke off")
         if await self._destinations.guarded(item.destination):
             return "again"
         letter = self.fleet.dead_letters.decode(stored)
@@ -148,18 +151,23 @@ class ReadAhead:
         self._stream = stream
         self._held: dict[int, StoredMessage] = {}
         self._read_at = 0.0
+        self._worth = True
         self._reading = asyncio.Lock()
 
-    async def get(self, item: Item) -> StoredMessage | None:
-        """The message of an item, None if it has to be read singly."""
-        if not self._fleet.jetstream.standalone:
-            return None
-        async with self._reading:
-            if item.seq not in self._held or time.monotonic() - self._read_at > FRESH:
-                page = await self._fleet.jetstream.read(self._stream, start=item.seq, limit=AHEAD)
-                self._read_at = time.monotonic()
-                self._held = {message.seq: message for message in page.messages}
-            found = self._held.pop(item.seq, None)
+    async def get(self, item: Item, *, ahead: bool) -> StoredMessage | None:
+        """The message of an item, None if it is gone or another one; `ahead` if the next ones will be asked for at once."""
+        found = None
+        if ahead and self._worth and self._fleet.jetstream.standalone:
+            async with self._reading:
+                if item.seq not in self._held or time.monotonic() - self._read_at > FRESH:
+                    # Few of many: what is read in between costs more than it saves.
+                    self._worth = len(self._held) <= AHEAD * 3 // 4
+                    page = await self._fleet.jetstream.read(self._stream, start=item.seq, limit=AHEAD)
+                    self._read_at = time.monotonic()
+                    self._held = {message.seq: message for message in page.messages}
+                found = self._held.pop(item.seq, None)
+        if found is None:
+            found = await self._fleet.jetstream.get(self._stream, item.seq)
         return found if found is not None and found.stored_ns == item.stored_ns else None
 
 
@@ -168,32 +176,40 @@ class Discard(Act):
 
     async def do(self, item: Item, sending: Sending) -> ItemResult:
         """Leave the receipt, delete."""
-        await sending()
-        try:
-            await self.fleet.dead_letters.discard(item.seq, by=self.record.actor, stored_ns=item.stored_ns)
-        except UnknownDeadLetter:
+        dead = self.fleet.dead_letters
+        read = await self.fleet.jetstream.get(dead.stream, item.seq)
+        letter = dead.decode(read) if read is not None and read.stored_ns == item.stored_ns else None
+        if letter is None:
             return ItemResult(item.seq, "skipped", GONE)
+        await sending(letter.entry)
+        await dead.discard(item.seq, by=self.record.actor, read=read)
         return ItemResult(item.seq, "done", "removed")
 
     async def verdict(self, begun: LedgerItem) -> Verdict:
-        """Gone is done."""
+        """Gone, its receipt tells how."""
         stored = await self.fleet.jetstream.get(self.record.stream, begun.item.seq)
-        return (
-            "again"
-            if stored is not None
-            else ItemResult(begun.item.seq, "done", "was removed before the job broke off")
-        )
+        if stored is not None and stored.stored_ns == begun.item.stored_ns:
+            return "again"
+        return await resolved(self.fleet, begun, "discarded by", "was removed before the job broke off")
 
 
-class Remove(Discard):
-    """Messages of an inbox, a queue or the events, away; sequences of a stream name one message for ever."""
+class Remove(Act):
+    """Messages of an inbox, a queue or the events, away."""
 
     async def do(self, item: Item, sending: Sending) -> ItemResult:
-        """Delete."""
-        await sending()
-        if await self.fleet.jetstream.delete(self.record.stream, item.seq):
-            return ItemResult(item.seq, "done", "removed")
+        """Delete, if it is that message still: a stream that was made anew counts from 1 again."""
+        js, stream = self.fleet.jetstream, self.record.stream
+        there = await js.get(stream, item.seq)
+        if there is not None and there.stored_ns == item.stored_ns:
+            await sending("")
+            if await js.delete(stream, item.seq):
+                return ItemResult(item.seq, "done", "removed")
         return ItemResult(item.seq, "skipped", "gone: handled, removed or expired meanwhile")
+
+    async def verdict(self, begun: LedgerItem) -> Verdict:
+        """Gone, it was removed by this job or handled by its agent: what is right to put back, only a person can say."""
+        there = await self.fleet.jetstream.get(self.record.stream, begun.item.seq)
+        return "again" if there is not None and there.stored_ns == begun.item.stored_ns else "unknown"
 
 
 class Rescue(Act):
@@ -207,7 +223,7 @@ class Rescue(Act):
 
     async def do(self, item: Item, sending: Sending) -> ItemResult:
         """Copy, see it stored, delete; a message that somebody revived meanwhile is left alone."""
-        await sending()
+        await sending("")
         stream, _, durable = item.source.partition(" ")
         found = Stranded(stream=stream, durable=durable, seq=item.seq, stored_ns=item.stored_ns)
         if await rescue(self.fleet, found):
@@ -220,10 +236,24 @@ class Pause(Act):
 
     async def do(self, item: Item, sending: Sending) -> ItemResult:
         """One call; repeating it changes nothing."""
-        await sending()
+        await sending("")
         spec = self.record.spec
         await self.fleet.jetstream.pause(self.record.stream, spec["durable"], float(spec["seconds"]))
         return ItemResult(item.seq, "done", f"{clean(spec['durable'])} {self.record.action}d")
+
+
+async def resolved(fleet: Fleet, begun: LedgerItem, ours: str, done: str) -> Verdict:
+    """What became of a letter that is gone, as its receipt says: not all that is gone is our doing."""
+    entry = begun.detail.partition(" ")[2]
+    try:
+        how = await fleet.burials.resolution(Entry.parse(entry)) if entry else None
+    except InvalidName:
+        how = None
+    if how is None:
+        return "unknown"
+    if how.startswith(ours):
+        return ItemResult(begun.item.seq, "done", done)
+    return ItemResult(begun.item.seq, "skipped", clean(f"gone: {how}"))
 
 
 async def verdict_by_id(fleet: Fleet, begun: LedgerItem, stream: str, subject: str, message_id: str) -> Verdict:
@@ -237,7 +267,8 @@ async def verdict_by_id(fleet: Fleet, begun: LedgerItem, stream: str, subject: s
     window = int(info["config"].get("duplicate_window", 0)) / 1e9
     if begun.at is None:
         return "unknown"
-    same_run = bool(begun.detail) and begun.detail == run_of(fleet)
+    run = begun.detail.partition(" ")[0]
+    same_run = bool(run) and run == run_of(fleet)
     if same_run and time.time() - begun.at < window - MARGIN:
         return "again"
     start = 1
@@ -263,6 +294,4 @@ def failure_of(error: Exception, seq: int) -> ItemResult:
     return ItemResult(seq, "failed", clean(str(error)))
 
 
-REFUSALS = (PatternError, APIError, OperationError)
-"""What says that nothing was done; `Unavailable` and a lost connection do not."""
 SILENCE = (Unavailable, nats.errors.Error, OSError)

@@ -14,7 +14,7 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,23 @@ from console.operations.audit import Audit
 from console.operations.errors import OperationError
 from console.operations.guard import WriteGuard
 from console.operations.items import TROUBLE, Item, ItemResult
-from console.operations.ledger import JobLedger, JobRecord, JobState, LedgerItem, StreamLock, identity_of
-from console.operations.places import require_rate
+from console.operations.ledger import (
+    SLICE,
+    TO_BE_MADE,
+    ItemState,
+    JobLedger,
+    JobRecord,
+    JobState,
+    LedgerBusy,
+    LedgerItem,
+    StreamLock,
+)
+from console.operations.places import require_home, require_rate
 from console.operations.plan import Plan
 from console.operations.progress import Progress
 from console.operations.restoring import Restore
-from console.operations.runner import Runner
-from console.operations.spill import add_gone
+from console.operations.runner import BUSY_TRIES, LOOK, Runner
+from console.operations.spill import is_complete, tell_kept, tell_restored
 from console.operations.spilling import spill
 from console.text.safe import clean
 from patterns import Fleet, PatternError
@@ -40,7 +50,7 @@ from patterns.headers import encodable
 
 log = logging.getLogger("console.operations")
 
-SETTLE = 100
+SETTLE = 16
 """Results that are written down at a time, at the most; the rest a kill leaves to be found out."""
 _ACTS: dict[str, Callable[[Fleet, JobRecord], Act]] = {
     "replay": acts.Replay,
@@ -93,9 +103,12 @@ class Job(Progress):
         self._leaving = False
         self._unsettled: list[tuple[int, ItemResult]] = []
         if self.recorded:
-            for state, number in self.ledger.counts(record.id).items():
-                if state != "waiting" and state != "sending":  # noqa: PLR1714 - which mypy understands
-                    self.outcomes[state] += number
+            self._count(self.ledger.counts(record.id))
+
+    def _count(self, counts: Mapping[ItemState, int]) -> None:
+        for state, number in counts.items():
+            if state != "waiting" and state != "sending":  # noqa: PLR1714 - which mypy understands
+                self.outcomes[state] += number
 
     @classmethod
     def of(
@@ -124,7 +137,7 @@ class Job(Progress):
             id=secrets.token_hex(4),
             action=plan.action,
             stream=plan.stream,
-            identity=plan.identity or identity_of(plan.stream, "to be made"),
+            identity=plan.identity or f"{plan.stream}{TO_BE_MADE}",
             context=context,
             actor=operator_name(),
             mode=mode,
@@ -192,7 +205,7 @@ class Job(Progress):
         """
         try:
             self.guard.require(self.action)
-            lock = self.ledger.hold(self.record.identity)
+            lock = self.ledger.hold(self.record.identity, self.id)
         except OperationError as error:
             self._refuse(error)
             raise
@@ -200,8 +213,11 @@ class Job(Progress):
             await self._run(lock)
         finally:
             lock.release()
+        await telling.announce(self)
 
     async def _run(self, lock: StreamLock) -> None:
+        if self.recorded:
+            self._look_again()
         # From here on it is under way for everybody who looks, before the disk has had its say.
         self.state, self.started, self.error = "running", self.started or time.time(), ""
         try:
@@ -212,6 +228,7 @@ class Job(Progress):
             raise
         act = None
         try:
+            await require_home(self.fleet, self.record)
             act = await asyncio.to_thread(self.act)
             await act.prepare()
             runner = Runner(self, act)
@@ -230,7 +247,18 @@ class Job(Progress):
             if act is not None:
                 act.close()
             self._end()
-        await telling.announce(self)
+
+    def _look_again(self) -> None:
+        """Since it was read another console may have gone on with it.
+
+        Raises:
+            OperationError: Nothing is left.
+        """
+        counts = self.ledger.counts(self.id)
+        if not counts.get("waiting", 0) + counts.get("sending", 0):
+            raise OperationError(f"job {self.id} has come to its end meanwhile: there is nothing left to resume")
+        self.outcomes.clear()
+        self._count(counts)
 
     def act(self) -> Act:
         """What it does to one item."""
@@ -242,7 +270,7 @@ class Job(Progress):
     async def _spill(self) -> bool:
         """Write what will be removed to a file first; whether to go on."""
         directory = self.record.spec.get("spill")
-        if directory is None or self.spill is not None:
+        if directory is None or (self.spill is not None and await asyncio.to_thread(is_complete, Path(self.spill))):
             return True
         self.phase = "writing the spill"
         try:
@@ -253,9 +281,11 @@ class Job(Progress):
             return False
         self.spill = str(path)
         self.ledger.update(self.id, spill=self.spill)
-        for n, seq in gone:
-            self.note(n, ItemResult(seq, "skipped", "gone before it could be written down: handled or expired"))
-        self.settle()
+        for part in range(0, len(gone), SLICE):
+            results = [(n, ItemResult(seq, "skipped", why)) for n, seq, why in gone[part : part + SLICE]]
+            for _, result in results:
+                self.finished(result)
+            await asyncio.to_thread(self._patiently, self.ledger.settle, self.id, results)
         return True
 
     # -- writing down
@@ -272,8 +302,12 @@ class Job(Progress):
     def settle(self) -> None:
         """Write down what has come to an end."""
         done, self._unsettled = self._unsettled, []
-        if done:
-            self.ledger.settle(self.id, done)
+        try:
+            if done:
+                self.ledger.settle(self.id, done)
+        except LedgerBusy:
+            # Until somebody else has written; what a kill leaves unwritten is found out.
+            self._unsettled = [*done, *self._unsettled]
 
     def _change(self, state: JobState) -> None:
         self.state = state
@@ -317,7 +351,8 @@ class Job(Progress):
             self.state = "cancelled" if left else "completed"
         with contextlib.suppress(OperationError):
             self.settle()
-            if self.action == "restore" and self.state == "completed" and (undone := self.record.spec.get("undoes")):
+            whole = self.action == "restore" and self.state == "completed" and not self.count(*TROUBLE)
+            if whole and (undone := self.record.spec.get("undoes")):
                 self.ledger.update(undone, undone_by=self.id)
             self.ledger.update(
                 self.id, state=self.state, ended=self.ended, error=self.error, rate=self.rate, spill=self.spill
@@ -326,14 +361,33 @@ class Job(Progress):
 
     def _round_off(self) -> None:
         """What was cancelled is given up; what turned out to be gone must not be put back."""
-        self.settle()
+        while self._unsettled:
+            self._patiently(self.settle)
         if self.cancelled.is_set() and not self._leaving:
-            self.ledger.abandon(self.id)
+            self._patiently(self.ledger.abandon, self.id)
+        self.ledger.checkpoint()
         if self.spill is not None:
             try:
-                add_gone(Path(self.spill), [entry.item.seq for entry in self.ledger.items(self.id, "skipped")])
+                kept = [entry.item.seq for entry in self.ledger.all_items(self.id) if entry.state != "done"]
+                tell_kept(Path(self.spill), kept)
             except OSError as error:
                 log.warning("the spill %s cannot be written: %s", self.spill, error)
+        if self.action == "restore" and self.record.spec.get("source"):
+            back = (entry.item.seq for entry in self.ledger.all_items(self.id) if entry.state in ("done", "duplicate"))
+            with contextlib.suppress(OSError):
+                tell_restored(Path(self.record.spec["source"]), list(back))
+
+    @staticmethod
+    def _patiently(write: Callable[..., None], *args: Any) -> None:
+        """In a thread: write to the ledger, waiting for others as long as it takes a large job to be begun."""
+        for _ in range(BUSY_TRIES):
+            try:
+                write(*args)
+            except LedgerBusy:
+                time.sleep(LOOK)
+            else:
+                return
+        write(*args)
 
     def as_json(self, skipped: Sequence[Any] = ()) -> dict[str, Any]:
         """The contract's form of a result; with what its plan skipped."""

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,10 @@ ItemState = Literal["waiting", "sending"] | Outcome
 KEPT_S = 90 * 86400.0
 """Jobs that ended longer ago are forgotten."""
 
+BUSY_S = 0.1
+"""Seconds a call waits for another writer before it is `LedgerBusy`: an event loop may be behind it."""
+SLICE = 2000
+"""Items written in one transaction."""
 PROBES, PROBE_S = 3, 0.01
 """Times and seconds between them that a lock is tried again: whoever lists jobs holds each for a moment."""
 
@@ -97,6 +102,10 @@ class LedgerItem:
     """When its state changed, in seconds since the epoch."""
 
 
+class LedgerBusy(OperationError):
+    """Somebody else writes to the ledger; it may be tried again."""
+
+
 class StreamLock:
     """The right to run the one job of a stream on this machine; gone with the process."""
 
@@ -131,7 +140,7 @@ class JobLedger:
                 if self.path is not None and not self.path.exists():
                     os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
             self._db = sqlite3.connect(
-                self.path or ":memory:", timeout=5.0, isolation_level=None, check_same_thread=False
+                self.path or ":memory:", timeout=BUSY_S, isolation_level=None, check_same_thread=False
             )
             # A write is in the log of the file system when it returns: a kill of the process loses nothing. Of a power
             # failure the receipts take care.
@@ -167,8 +176,8 @@ class JobLedger:
 
     # -- one job at a time on a stream
 
-    def hold(self, identity: str) -> StreamLock:
-        """Take the lock of a stream.
+    def hold(self, identity: str, job: str = "") -> StreamLock:
+        """Take the lock of a stream for a job.
 
         Raises:
             OperationError: Another job of this machine works on it.
@@ -182,22 +191,33 @@ class JobLedger:
             descriptor = self._lock(identity, fcntl.LOCK_EX)
         if descriptor is None:
             raise OperationError(f"another job works on stream {identity.partition(' ')[0]}: wait for its end")
+        if self._locks is not None:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, job.encode(), 0)
         return StreamLock(descriptor)
 
     def is_held(self, identity: str) -> bool:
         """Whether a job works on a stream at this moment."""
+        return self._holder(identity) is not None
+
+    def _holder(self, identity: str) -> str | None:
+        """The job that works on a stream, empty if it did not say; None if nobody does."""
         descriptor = self._lock(identity, fcntl.LOCK_SH)
-        if descriptor is None:
-            return True
-        os.close(descriptor)
-        return False
+        if descriptor is not None:
+            os.close(descriptor)
+            return None
+        with contextlib.suppress(OSError):
+            return self._lock_path(identity).read_text(errors="replace")
+        return ""
+
+    def _lock_path(self, identity: str) -> Path:
+        return (self._locks or Path()) / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.lock"
 
     def _lock(self, identity: str, kind: int) -> int | None:
         if self._locks is None:
             return os.open(os.devnull, os.O_RDONLY)
         self._locks.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self._locks / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self._lock_path(identity), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -208,16 +228,20 @@ class JobLedger:
     # -- jobs
 
     def add(self, record: JobRecord, items: Iterable[Item]) -> None:
-        """Write a job with all its items down, in one transaction; large ones take their time, so not on an event loop."""
+        """Write a job with all its items down; large ones take their time, so not on an event loop."""
+        rest = enumerate(items)
+        # In slices, and the job itself last: whoever else writes waits for one slice at the most.
+        while part := list(islice(rest, SLICE)):
+            with self._using(), self._transaction():
+                self._db.executemany(
+                    "INSERT INTO items (job,n,seq,stored_ns,source,destination,state) VALUES (?,?,?,?,?,?,'waiting')",
+                    [(record.id, n, i.seq, i.stored_ns, i.source, i.destination) for n, i in part],
+                )
         row = _row_of(record)
-        with self._using(), self._transaction():
+        with self._using():
             self._db.execute(
                 f"INSERT INTO jobs ({','.join(row)}) VALUES ({','.join('?' * len(row))})",  # noqa: S608 - own names
                 tuple(row.values()),
-            )
-            self._db.executemany(
-                "INSERT INTO items (job,n,seq,stored_ns,source,destination,state) VALUES (?,?,?,?,?,?,'waiting')",
-                ((record.id, n, i.seq, i.stored_ns, i.source, i.destination) for n, i in enumerate(items)),
             )
 
     def update(self, job: str, **columns: Any) -> None:
@@ -267,11 +291,14 @@ class JobLedger:
             yield from page
             after = page[-1].n
 
-    def sending(self, job: str, n: int, server: str) -> None:
-        """On record before the first byte leaves: this item is begun, on that run of the server."""
+    def sending(self, job: str, n: int, mark: str) -> None:
+        """On record before the first byte leaves: this item is begun; `mark` helps to find out what became of it."""
         with self._using():
             self._db.execute(
-                "UPDATE items SET state='sending', detail=?, at=? WHERE job=? AND n=?", (server, time.time(), job, n)
+                # Sent once more it keeps its first moment: that is when ids began to be forgotten.
+                "UPDATE items SET state='sending', detail=CASE WHEN state='sending' THEN detail ELSE ? END, "
+                "at=CASE WHEN state='sending' THEN at ELSE ? END WHERE job=? AND n=?",
+                (mark, time.time(), job, n),
             )
 
     def settle(self, job: str, results: Sequence[tuple[int, ItemResult]]) -> None:
@@ -302,7 +329,10 @@ class JobLedger:
         values = dict(row)
         values["spec"], values["skipped"] = json.loads(values["spec"]), json.loads(values["skipped"])
         record = JobRecord(**values)
-        if record.state not in OPEN or self.path is None or self.is_held(record.identity):
+        if record.state not in OPEN or self.path is None:
+            return record
+        # Another job may work on the same stream.
+        if self._holder(record.identity) in (record.id, ""):
             return record
         # Nobody works on it; killed after its last item, or answered for to the last, it has come to its end all the same.
         left = self._query("SELECT 1 FROM items WHERE job=? AND state IN ('waiting','sending') LIMIT 1", (record.id,))
@@ -333,8 +363,16 @@ class JobLedger:
         with self._mutex:
             try:
                 yield
+            except sqlite3.OperationalError as error:
+                if "locked" in str(error) or "busy" in str(error):
+                    raise LedgerBusy(f"the job ledger {self.path} is being written by another agent-console") from None
+                raise OperationError(f"the job ledger {self.path} cannot be used: {error}") from None
             except sqlite3.Error as error:
                 raise OperationError(f"the job ledger {self.path} cannot be used: {error}") from None
+
+
+TO_BE_MADE = " to be made"
+"""End of the identity of a stream that its job makes."""
 
 
 def identity_of(stream: str, created: str) -> str:

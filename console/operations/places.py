@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from console.operations.errors import Refused, UsageError
-from console.operations.ledger import identity_of
+from console.operations.errors import OperationError, Refused, UsageError
+from console.operations.ledger import TO_BE_MADE, JobRecord, identity_of
 from console.operations.plan import FASTEST, SLOWEST
 from console.operations.rights import Rights, rights_of
 from console.text.safe import clean
@@ -47,6 +47,18 @@ async def require_removable(fleet: Fleet, stream: Stream, *, purge: bool) -> Non
     subject = f"{fleet.jetstream.prefix}.STREAM.MSG.DELETE.{stream.name}"
     if not (await rights_of(fleet)).may_publish(subject):
         raise Refused(f"these credentials may not delete messages: they need publish to {clean(subject)}")
+
+
+async def require_home(fleet: Fleet, record: JobRecord) -> None:
+    """Raise OperationError unless a job's stream is the very one it was planned on."""
+    stream = await Stream.of(fleet, record.stream)
+    identity = stream.identity if stream is not None else ""
+    if record.action in ("pause", "resume"):
+        identity = identity_of(f"{record.stream} {record.spec.get('durable', '')}", identity)
+    if identity != record.identity and not record.identity.endswith(TO_BE_MADE):
+        raise OperationError(
+            f"job {record.id} belongs to another server or to an earlier stream {clean(record.stream)}: connect to its own"
+        )
 
 
 def require_rate(rate: float | None) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from console.messages import Place
 from console.operations.errors import OperationError, Refused, UsageError
 from console.operations.items import Item, Items, Sample, Skip
-from console.operations.ledger import OPEN, JobLedger, identity_of
+from console.operations.ledger import JobLedger, identity_of
 from console.operations.places import Destinations, Stream, require_rate, require_removable
 from console.operations.plan import SAMPLE, Plan
 from console.operations.plan_letters import kept_for_undo, no_way_back
@@ -182,6 +182,7 @@ async def plan_restore(
     path: Path,
     *,
     ledger: JobLedger | None = None,
+    force: bool = False,
     rate: float | None = None,
     reason: str = "",
     prod: bool = False,
@@ -191,7 +192,8 @@ async def plan_restore(
     Args:
         fleet: The connection.
         path: The spill file.
-        ledger: Where the job that wrote it may be: one that broke off does not know yet what it removed.
+        ledger: Where the job that wrote it may be, and those that put it back: it knows what a kill kept from the file.
+        force: Also what was put back before.
         rate: Messages a second; None for as fast as it goes.
         reason: Why, for the record.
         prod: Whether this is production.
@@ -209,24 +211,25 @@ async def plan_restore(
             raise OperationError(
                 f"{path} was never finished: nothing was removed after it, there is nothing to put back"
             )
-        job = ledger.job(str(spill.head.get("job", ""))) if ledger is not None else None
-        if job is not None and job.state in OPEN:
-            raise OperationError(f"job {job.id}, which wrote {path.name}, is {job.state}: end or resume it first")
-        if job is not None and ledger is not None:
-            # A kill after its last item kept it from telling the file.
-            spill.gone.update(entry.item.seq for entry in ledger.items(job.id, "skipped"))
+        kept, back, warnings = await asyncio.to_thread(_known_of, spill, ledger)
         stream = await Stream.of(fleet, spill.stream)
         if stream is None:
             raise OperationError(f"there is no stream {clean(spill.stream)} to put them back into")
         items, skipped, sample, commands = Items(), list[Skip](), list[Sample](), list[str]()
         destinations, looked = Destinations(fleet), dict[str, str]()
         async for stored in _paged(spill):
-            if stored.seq in spill.gone:
-                skipped.append(Skip(stored.seq, "was gone before it could be removed: somebody else handled it"))
+            if stored.seq in kept:
+                skipped.append(Skip(stored.seq, "was not removed by its job: it is there, or somebody handled it"))
+                continue
+            if stored.seq in back and not force:
+                skipped.append(Skip(stored.seq, "was put back before, needs --force"))
                 continue
             letter = fleet.dead_letters.decode(stored) if spill.stream == fleet.dead_letters.stream else None
             source = letter.source if letter is not None else stored.subject
-            if problem := await destinations.problem(looked.setdefault(source, stored.subject)):
+            problem = await destinations.problem(looked.setdefault(source, stored.subject))
+            if not problem and await destinations.stream(looked[source]) != spill.stream:
+                problem = f"another stream stores it than {clean(spill.stream)}"
+            if problem:
                 skipped.append(Skip(stored.seq, f"destination {clean(stored.subject)}: {problem}"))
                 continue
             # A letter has a subject of its own: what tells a person anything is where it died, and that it goes back.
@@ -251,10 +254,33 @@ async def plan_restore(
         reason=reason,
         keeps="the file; what is still there is not put back a second time",
         source=path,
+        warnings=warnings,
         settings={"undoes": str(spill.head.get("job", ""))},
         commands=tuple(commands),
         prod=prod,
     )
+
+
+def _known_of(spill: SpillFile, ledger: JobLedger | None) -> tuple[set[int], set[int], tuple[str, ...]]:
+    """What its job did not remove, what was put back already, and what nobody knows; blocking.
+
+    Raises:
+        OperationError: Its job is at work.
+    """
+    back, known = set(spill.restored), None
+    job = ledger.job(str(spill.head.get("job", ""))) if ledger is not None else None
+    if ledger is not None and job is not None:
+        if job.state in ("running", "paused"):
+            raise OperationError(f"job {job.id}, which wrote {spill.path.name}, is {job.state}: wait for its end")
+        known = {entry.item.seq for entry in ledger.all_items(job.id) if entry.state != "done"}
+        for restore in ledger.jobs():
+            if restore.action == "restore" and restore.spec.get("undoes") == job.id:
+                back.update(e.item.seq for e in ledger.items(restore.id, "done", "duplicate"))
+    elif spill.kept is not None:
+        known = spill.kept
+    if known is not None:
+        return known, back, ()
+    return set(), back, ("nobody knows how far its job got: what was handled since may be put back a second time",)
 
 
 async def _paged(spill: SpillFile) -> AsyncIterator[StoredMessage]:

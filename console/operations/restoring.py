@@ -12,7 +12,6 @@ from console.operations.items import Item, ItemResult
 from console.operations.ledger import JobRecord, LedgerItem
 from console.operations.spill import SpillFile
 from patterns import Fleet, InvalidName
-from patterns.burials import COPY_HEADROOM
 from patterns.jetstream import WRONG_LAST_SEQUENCE
 from patterns.names import Entry
 from patterns.stored import HeaderLines, StoredMessage, header_lines
@@ -46,15 +45,16 @@ class Restore(Act):
                 return ItemResult(item.seq, "skipped", "still there: it was never removed")
         entry = self._entry(message)
         if entry is not None:
-            await self.fleet.burials.reopen(entry)
+            if not await self.fleet.burials.reopen(entry):
+                return ItemResult(item.seq, "skipped", "was replayed meanwhile")
         elif await self.fleet.burials.unclaim(message.headers, self._file.stream, item.seq) == "handled":
             return ItemResult(item.seq, "skipped", "a second copy of what was handled already")
         lines = [(name, value) for name, value in header_lines(message.header_block) if not name.startswith("Nats-")]
         headers = HeaderLines([*lines, (MSG_ID, self._id(item.seq).encode())])
-        await sending()
+        await sending("")
         try:
             ack = await self.fleet.jetstream.publish(
-                message.subject, message.body, headers, stream=self._file.stream, headroom=COPY_HEADROOM,
+                message.subject, message.body, headers, stream=self._file.stream, headroom=0,
                 timeout=self.fleet.config.publish_timeout, expect_empty_subject=entry is not None,
                 # A letter's subject must be empty: that is as good as a window that forgets nothing.
                 insist=entry is not None,

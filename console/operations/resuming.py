@@ -12,7 +12,7 @@ from console.operations.guard import WriteGuard
 from console.operations.items import ItemResult
 from console.operations.job import Job, operator_name
 from console.operations.ledger import OPEN, JobLedger, JobRecord, LedgerItem
-from console.operations.places import Stream
+from console.operations.places import Stream, require_home
 from console.text.safe import clean
 from patterns import Fleet
 
@@ -55,7 +55,7 @@ async def last_undoable(fleet: Fleet, ledger: JobLedger) -> JobRecord:
             identities[record.stream] = stream.identity if stream is not None else ""
         if identities[record.stream] == record.identity:
             return record
-    raise OperationError("nothing was removed from here that could be put back")
+    raise OperationError("nothing was removed from here, or everything is back already")
 
 
 async def resume(fleet: Fleet, ledger: JobLedger, job: str, guard: WriteGuard, *, audit: Audit | None = None) -> Job:
@@ -68,17 +68,13 @@ async def resume(fleet: Fleet, ledger: JobLedger, job: str, guard: WriteGuard, *
     guard.require("resume")
     record = known(ledger, job)
     if not resumable(ledger, record):
-        raise OperationError(f"job {record.id} is {record.state}: there is nothing left to resume")
-    stream = await Stream.of(fleet, record.stream)
-    identity = stream.identity if stream is not None else ""
-    if (
-        record.action not in ("pause", "resume")
-        and not record.identity.endswith(" to be made")
-        and identity != record.identity
-    ):
-        raise OperationError(
-            f"job {record.id} belongs to another server or to an earlier stream {clean(record.stream)}: connect to its own"
+        why = (
+            "it works in another agent-console"
+            if record.state in ("running", "paused")
+            else "there is nothing left to resume"
         )
+        raise OperationError(f"job {record.id} is {record.state}: {why}")
+    await require_home(fleet, record)
     return Job(fleet, record, guard, ledger=ledger, audit=audit, confirmation="resumed")
 
 
@@ -110,7 +106,8 @@ async def answer(
     record = known(ledger, job)
     if record.state in ("running", "paused"):
         raise OperationError(f"job {record.id} is {record.state}: wait for its end, or cancel it")
-    lock = ledger.hold(record.identity)
+    await require_home(fleet, record)
+    lock = ledger.hold(record.identity, record.id)
     try:
         doubtful = ledger.items(record.id, "in doubt")
         wanted = set(seqs)

@@ -15,9 +15,9 @@ from console.operations import acts
 from console.operations.acts import Act
 from console.operations.errors import OperationError
 from console.operations.items import ItemResult, Outcome
-from console.operations.ledger import LedgerItem
+from console.operations.ledger import LedgerBusy, LedgerItem
 from console.text.safe import clean
-from patterns import PatternError, PermissionDenied, Unavailable
+from patterns import LetterStays, PatternError, PermissionDenied, Unavailable
 
 if TYPE_CHECKING:
     from console.operations.job import Job
@@ -28,6 +28,8 @@ SILENCES = 3
 """Items without an answer one after the other, after which a job stops: each has waited out its time-outs."""
 LOOK = 0.2
 """Seconds between two looks whether the connection is back."""
+BUSY_TRIES = 50
+"""Times that a ledger in use is tried again, `LOOK` seconds apart."""
 LATE = 0.05
 """Seconds of delay that are made up for: timers wake up late, and at 500 a second each time by half an interval."""
 WIDE, WIDTH = 100.0, 16
@@ -55,9 +57,8 @@ class Runner:
         """What became of items that an earlier run had begun."""
         for begun in self._job.ledger.items(self._job.id, "sending") if self._job.recorded else ():
             verdict = await self._verdict(begun)
-            if verdict == "again":
-                self._job.ledger.reopen(self._job.id, begun.n)
-            else:
+            # What may be sent again is looked at once more when its turn comes: the server may have forgotten it by then.
+            if verdict != "again":
                 self._job.note(begun.n, verdict)
         self._job.settle()
 
@@ -90,7 +91,7 @@ class Runner:
         slots, before, under_way = _Slots(), None, set[asyncio.Task[None]]()
         due, after, begun = time.monotonic(), -1, 0
         try:
-            while page := self._job.ledger.items(self._job.id, "waiting", after=after, limit=500):
+            while page := self._job.ledger.items(self._job.id, "waiting", "sending", after=after, limit=500):
                 for entry in page:
                     after = entry.n
                     self._act.hurries = wide = self._job.rate is None or self._job.rate > WIDE
@@ -98,7 +99,7 @@ class Runner:
                     await self._wait_until(due)
                     if self._job.cancelled.is_set() or self._silences >= SILENCES or self._broken is not None:
                         slots.give()
-                        return
+                        break
                     # From now, not from the start: what a stall held up must not come down on a server that just returned.
                     due = max(due, time.monotonic() - LATE) + (1 / self._job.rate if self._job.rate else 0)
                     passed = asyncio.Event()
@@ -111,6 +112,9 @@ class Runner:
                         if under_way:
                             await asyncio.wait(under_way)
                         await asyncio.to_thread(self._job.ledger.checkpoint)
+                else:
+                    continue
+                break
         finally:
             while under_way:
                 await asyncio.wait(under_way)
@@ -119,15 +123,17 @@ class Runner:
             raise self._broken
 
     async def _one(self, entry: LedgerItem, before: asyncio.Event | None, passed: asyncio.Event, slots: _Slots) -> None:
-        async def sending() -> None:
+        async def sending(mark: str = "") -> None:
             # What goes out, goes out in the order of the plan, however many are in work.
             if before is not None:
                 await before.wait()
-            self._job.ledger.sending(self._job.id, entry.n, acts.run_of(self._job.fleet))
+            await self._mark(entry.n, f"{acts.run_of(self._job.fleet)} {mark}")
             passed.set()
 
         try:
-            result = await self._tried(entry, sending, passed)
+            result = await self._found_out(entry) if entry.state == "sending" else None
+            if result is None:
+                result = await self._tried(entry, sending, passed)
         except Exception as error:
             if isinstance(error, OperationError):
                 self._broken = self._broken or error
@@ -142,11 +148,30 @@ class Runner:
         finally:
             slots.give()
         if result is not None:
-            self._job.note(entry.n, result)
+            try:
+                self._job.note(entry.n, result)
+            except OperationError as error:
+                self._broken = self._broken or error
         if not passed.is_set():
             if before is not None:
                 await before.wait()
             passed.set()
+
+    async def _found_out(self, begun: LedgerItem) -> ItemResult | None:
+        """What became of an item that an earlier run had begun; None if it may be done again."""
+        verdict = await self._verdict(begun)
+        return None if verdict == "again" else verdict
+
+    async def _mark(self, n: int, mark: str) -> None:
+        """Put it on record that an item is begun; another console that writes is waited for."""
+        for _ in range(BUSY_TRIES):
+            try:
+                self._job.ledger.sending(self._job.id, n, mark)
+            except LedgerBusy:
+                await asyncio.sleep(LOOK)
+            else:
+                return
+        self._job.ledger.sending(self._job.id, n, mark)
 
     async def _tried(self, entry: LedgerItem, sending: acts.Sending, passed: asyncio.Event) -> ItemResult | None:
         """One item to its end; what was not confirmed is found out, and done once more where that is safe.
@@ -159,6 +184,8 @@ class Runner:
                 result = await self._act.do(entry.item, sending)
             except PermissionDenied as error:
                 return acts.failure_of(error, seq)
+            except LetterStays as error:
+                return ItemResult(seq, "in doubt", clean(str(error)))
             except (Unavailable, nats.errors.Error, OSError) as error:
                 if isinstance(error, APIError):
                     return acts.failure_of(error, seq)

@@ -6,8 +6,9 @@ JSON lines, one object each:
 2. a message each: `seq`, `subject`, `time` (RFC 3339, nanoseconds), `headers` (the raw header block, base64, or null),
    `data` (base64);
 3. `{"complete": n}` after the last message: on the disk before the first one is removed; without it nothing was;
-4. `{"gone": [seq...]}` for what turned out to be gone before it could be removed: somebody else handled it, and putting
-   it back would have it handled twice.
+4. `{"kept": [seq...]}` when its job has ended: what it did not remove, because it was gone (somebody handled it), because the
+   job was cancelled before it, or because it failed; the last such line holds. Putting these back could double them.
+5. `{"restored": [seq...]}` for each restore: what was put back.
 """
 
 from __future__ import annotations
@@ -113,11 +114,32 @@ class SpillWriter:
         )
 
 
-def add_gone(path: Path, seqs: list[int]) -> None:
-    """Append that these messages were gone before they could be removed; raises OSError."""
+def tell_kept(path: Path, seqs: list[int]) -> None:
+    """Append which messages its job did not remove; the last such line holds. Raises OSError."""
+    _append(path, {"kept": seqs})
+
+
+def tell_restored(path: Path, seqs: list[int]) -> None:
+    """Append which messages were put back: a second restore leaves them alone. Raises OSError."""
     if seqs:
-        with path.open("ab") as file:
-            file.write(json.dumps({"gone": seqs}).encode() + b"\n")
+        _append(path, {"restored": seqs})
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a job can rely on its spill file; blocking."""
+    try:
+        with SpillFile(path) as file:
+            return file.finished
+    except OperationError:
+        return False
+
+
+def _append(path: Path, value: Mapping[str, Any]) -> None:
+    # On a line of its own even if a full disk has cut off the one before.
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        cut_off = file.read(1) != b"\n"
+        file.write(b"\n" * cut_off + json.dumps(value).encode() + b"\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +161,10 @@ class SpillFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.head: dict[str, Any] = {}
-        self.gone: set[int] = set()
-        """What was gone before it could be removed."""
+        self.kept: set[int] | None = None
+        """What its job did not remove; None if the job did not come to its end."""
+        self.restored: set[int] = set()
+        """What was put back already."""
         self.finished = False
         """Whether all was written; if not, nothing was removed after it."""
         self._where = _Where(array("Q"), array("Q"))
@@ -197,16 +221,21 @@ class SpillFile:
             if number % 100 == 0:
                 # In a thread beside an event loop: lets it have the interpreter.
                 time.sleep(0)
-            value = self._parse(line, number)
+            if self.finished and not line.strip():
+                offset += len(line)
+                continue
+            value = self._tolerantly(line, number) if self.finished else self._parse(line, number)
             if number == 1:
                 if value.get("spill") != FORMAT or not isinstance(value.get("id"), str):
                     raise OperationError(f"{self.path} is not a spill file of this program")
                 self.head = value
             elif "complete" in value:
                 self.finished = value["complete"] == len(self._where.seqs)
-            elif isinstance(value.get("gone"), list):
-                self.gone.update(seq for seq in value["gone"] if isinstance(seq, int))
-            else:
+            elif isinstance(value.get("kept"), list):
+                self.kept = {seq for seq in value["kept"] if isinstance(seq, int)}
+            elif isinstance(value.get("restored"), list):
+                self.restored.update(seq for seq in value["restored"] if isinstance(seq, int))
+            elif not self.finished:
                 message = self._message(value, number)
                 if message.seq <= last:
                     raise OperationError(f"{self.path}, line {number}: sequences must rise")
@@ -220,6 +249,13 @@ class SpillFile:
     def _read(self, offset: int) -> StoredMessage:
         self._file.seek(offset)
         return self._message(self._parse(self._file.readline(LONGEST_LINE), 0), 0)
+
+    def _tolerantly(self, line: bytes, number: int) -> dict[str, Any]:
+        """Behind the last message a line that was cut off says nothing."""
+        try:
+            return self._parse(line, number)
+        except OperationError:
+            return {}
 
     def _parse(self, line: bytes, number: int) -> dict[str, Any]:
         try:

@@ -66,12 +66,12 @@ def test_a_purge_writes_everything_down_first_for_its_user_alone(command: Comman
     file = Path(result.json["spill"])
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
-    head, *messages, end = (json.loads(line) for line in file.read_text().splitlines())
+    head, *messages, end, told = (json.loads(line) for line in file.read_text().splitlines())
     assert head["spill"] == 1
     assert (head["action"], head["stream"], head["job"]) == ("purge", "INBOX_CEO", result.json["job"])
     assert (head["reason"], "@" in head["by"], bool(head["at"])) == ("poison", True, True)
     assert "confidential" in head["holds"]
-    assert end == {"complete": 4}
+    assert (end, told) == ({"complete": 4}, {"kept": []})
     assert [(line["seq"], line["subject"]) for line in messages] == [(each.seq, each.subject) for each in before[:4]]
     for line, message in zip(messages, before, strict=False):
         assert base64.b64decode(line["headers"]) == message.header_block
@@ -276,7 +276,9 @@ def test_purged_letters_are_there_again_and_replayed_once(command: CommandLine, 
     assert [{k: v for k, v in each.items() if k not in varying} for each in again] == [
         {k: v for k, v in each.items() if k not in varying} for each in listed
     ]
-    assert command("restore", spill, "--yes", "--json").json["duplicates"] == 3
+    twice = command("restore", spill, "--yes", "--json").json
+    assert (twice["done"], twice["skipped"]) == (0, 3)
+    assert command("restore", spill, "--force", "--yes", "--json").json["duplicates"] == 3
     assert looked(server.url, counts) == (3, 0, 0)
     replayed = command("dlq", "replay", "--all", "--yes", "--uncapped", "--json")
     assert (replayed.status, replayed.json["done"]) == (0, 3)
@@ -339,7 +341,7 @@ def test_a_file_that_cannot_be_used_is_told_in_one_line(
 ) -> None:
     prepared(server.url, fill)
     good = Path(command("inbox", "purge", "ceo", "--up-to-seq", "2", "--yes", "--json").json["spill"])
-    head, first, second, end = good.read_bytes().splitlines(keepends=True)
+    head, first, second, end, *_ = good.read_bytes().splitlines(keepends=True)
     before = looked(server.url, account_state)
     broken = {
         "missing": None,
@@ -385,7 +387,7 @@ def test_a_forged_line_goes_nowhere_but_into_its_stream(
 ) -> None:
     prepared(server.url, fill)
     good = Path(command("inbox", "purge", "ceo", "--up-to-seq", "1", "--yes", "--json").json["spill"])
-    head, first, end = (json.loads(line) for line in good.read_text().splitlines())
+    head, first, end, *_ = (json.loads(line) for line in good.read_text().splitlines())
     forged = tmp_path / "forged.jsonl"
     forged.write_text("".join(json.dumps(line) + "\n" for line in (head, {**first, "subject": subject}, end)))
     before = looked(server.url, account_state)

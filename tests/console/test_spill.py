@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from console.operations.errors import OperationError
-from console.operations.spill import SpillFile, SpillWriter, add_gone, format_ns
+from console.operations.spill import SpillFile, SpillWriter, format_ns, is_complete, tell_kept, tell_restored
 from patterns.headers import parse_time_ns
 from patterns.stored import StoredMessage, parse_headers
 
@@ -41,7 +41,13 @@ def check(found, sent):
     assert [each.header_block for each in found.messages()] == [each.header_block for each in sent]
     assert found.message(7).body == b"\x00\xff"
     assert found.message(2) is None
-    assert (len(found), found.finished, found.stream, found.gone) == (3, True, "INBOX_CEO", set())
+    assert (len(found), found.finished, found.stream, found.kept, found.restored) == (
+        3,
+        True,
+        "INBOX_CEO",
+        None,
+        set(),
+    )
     assert found.head["reason"] == "why"
     assert "message bodies" in found.head["holds"]
 
@@ -56,12 +62,25 @@ def test_the_file_is_its_users_own_and_names_what_it_is(tmp_path):
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def test_what_was_gone_before_it_could_be_removed_is_remembered(tmp_path):
+def test_what_was_kept_and_what_was_put_back_is_remembered(tmp_path):
     path = written(tmp_path, message(1), message(2))
-    add_gone(path, [2])
-    add_gone(path, [])
+    tell_kept(path, [1, 2])
+    tell_kept(path, [2])
+    tell_restored(path, [1])
+    tell_restored(path, [])
     with SpillFile(path) as found:
-        assert found.gone == {2}
+        assert (found.kept, found.restored, len(found)) == ({2}, {1}, 2)
+
+
+def test_a_line_that_a_full_disk_cut_off_swallows_neither_the_messages_nor_the_next_line(tmp_path):
+    path = written(tmp_path, message(1), message(2))
+    with path.open("ab") as file:
+        file.write(b'{"kept": [1, ')
+    tell_kept(path, [2])
+    with SpillFile(path) as found:
+        assert (found.kept, len(found), found.finished) == ({2}, 2, True)
+    assert is_complete(path)
+    assert not is_complete(tmp_path / "nowhere")
 
 
 def test_a_file_that_was_cut_off_is_not_finished(tmp_path):
