@@ -29,9 +29,9 @@ def many(count: int, noun: str) -> str:
 
 def plan(planned: Plan) -> Parts:
     """What an action would do."""
-    parts: Parts = [
-        line(f"{planned.action} {many(planned.count, planned.noun)}   selected: {planned.selection}", "bold")
-    ]
+    of_consumer = planned.action in ("pause", "resume")
+    what = planned.noun if of_consumer else f"{many(planned.count, planned.noun)}   selected: {planned.selection}"
+    parts: Parts = [line(f"{planned.action} {what}", "bold")]
     if planned.looked:
         parts.append(line(planned.looked, "dim"))
     if planned.count > 1:
@@ -40,14 +40,14 @@ def plan(planned: Plan) -> Parts:
         where = f" (in {planned.spill})" if planned.spill is not None else ""
         parts.append(line(f"keeps {planned.keeps}{where}", "dim", limit=400))
     parts += [line(f"▲ {warning}", "yellow") for warning in planned.warnings]
-    if planned.count:
+    if planned.count and not of_consumer:
         parts += ["", _counts("FROM", planned.by_origin)]
         if planned.by_destination:
             parts += ["", _counts("TO", planned.by_destination)]
         if planned.sample:
             parts += ["", _sample(planned)]
-        if planned.commands:
-            parts += ["", line("by hand, for the first:", "dim"), line(f"  {planned.commands[0]}", "dim")]
+    if planned.count and planned.commands:
+        parts += ["", line("by hand, for the first:", "dim"), line(f"  {planned.commands[0]}", "dim")]
     if planned.skipped:
         parts += ["", skipped(planned.skipped)]
     return parts
@@ -138,7 +138,7 @@ def audit(lines: Iterable[Mapping[str, Any]]) -> Table:
         shown.add_row(
             line(str(each.get("time", ""))[:19].replace("T", " ")),
             line(each.get("actor", "")),
-            line(each.get("context") or each.get("server") or ""),
+            line(each.get("context") or each.get("server") or "", limit=16),
             line(each.get("action", "")),
             line(each.get("job", "")),
             line(_audited(each), limit=60),

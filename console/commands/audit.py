@@ -64,7 +64,7 @@ def audit(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="A JSON list.")] = False,
 ) -> int:
-    """List what was replayed from this machine, by whom, why, and what came of it."""
+    """List what was done from this machine, by whom, why, and what came of it."""
     from console import report_jobs as report
     from console.operations.audit import read
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from console.commands import acting, audit, running
-from console.commands.acting import Asked, DryRun, Force, Json, Rate, Reason, Yes
+from console.commands.acting import Asked, DryRun, Force, Json, Rate, Reason, Uncapped, Yes
 from console.commands.options import GlobalOptions
 from console.commands.output import Output, tell
 from console.operations.errors import UsageError
@@ -106,15 +106,17 @@ def show(context: typer.Context, job: Id, json: Json = False) -> int:
 def resume(
     context: typer.Context,
     job: Id,
+    rate: Rate = None,
+    uncapped: Uncapped = False,
     reason: Reason = "",
     force: Force = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     json: Json = False,
 ) -> int:
-    """Go on with a job that broke off."""
+    """Go on with a job that broke off, at its pace or at another."""
     options: GlobalOptions = context.obj
-    asked = Asked(dry_run=dry_run, yes=yes, as_json=json, reason=reason, force=force)
+    asked = Asked(dry_run=dry_run, yes=yes, as_json=json, reason=reason, force=force, rate=rate, uncapped=uncapped)
     return running.run(lambda interrupt: _resume(options, job, interrupt, asked))
 
 
@@ -188,6 +190,7 @@ async def _resume(options: GlobalOptions, job_id: str, interrupt: Interrupt, ask
         async with place.connected() as fleet:
             written = await audit.opened(fleet, context=place.target.name, mode="cli")
             job = await resumed(fleet, ledger, job_id, place.command_guard, audit=written)
+            job.set_rate(asked.pace(job.rate))
             await acting.run(job, interrupt)
             if asked.as_json:
                 out.json(job.as_json())
@@ -215,6 +218,9 @@ async def _answer(options: GlobalOptions, job: str, seqs: list[int], said: Any, 
                 out.json(shape(record, ledger.counts(job)) | {"items": items})
             else:
                 out.show(report_jobs.items(chosen))
+            if not chosen:
+                tell(f"nothing is in doubt in job {job}")
+                return running.OK
             return _unconfirmed(asked, f"answer for {acting.many(len(chosen), 'item')} of job {job}")
         async with place.connected() as fleet:
             written = await audit.opened(fleet, context=place.target.name, mode="cli")

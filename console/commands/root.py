@@ -36,7 +36,7 @@ nats://127.0.0.1:4222.
 
 \b
 Exit codes: 0 done, 1 error, 2 usage, 3 some items failed or are in doubt,
-4 a change was asked without --yes, 5 refused by read-only.
+4 a change was asked without --yes, 5 refused by read-only or a policy.
 """
 
 app = typer.Typer(

@@ -47,6 +47,10 @@ async def require_removable(fleet: Fleet, stream: Stream, *, purge: bool) -> Non
     subject = f"{fleet.jetstream.prefix}.STREAM.MSG.DELETE.{stream.name}"
     if not (await rights_of(fleet)).may_publish(subject):
         raise Refused(f"these credentials may not delete messages: they need publish to {clean(subject)}")
+    if stream.name == fleet.dead_letters.stream:
+        receipt = fleet.burials.receipts.subject("resolved.inbox.any.1-1")
+        if not (await rights_of(fleet)).may_publish(receipt):
+            raise Refused(f"these credentials may not close a dead letter: they need publish to {clean(receipt)}")
 
 
 async def require_home(fleet: Fleet, record: JobRecord) -> None:

@@ -88,6 +88,8 @@ class Plan:
     @property
     def gate(self) -> Gate:
         """How it has to be confirmed."""
+        if self.action in ("pause", "resume"):
+            return "key" if self.warnings else "enter"
         if self.whole and self.count:
             return "name"
         if self.cautious or self.prod or self.count > TYPED:

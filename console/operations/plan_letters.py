@@ -188,7 +188,7 @@ def kept_for_undo(spill: Path | None) -> str:
     """What a removal keeps, in words."""
     if spill is None:
         return "nothing: they are gone for good"
-    return "all of them, in a spill file: U, or `restore FILE`, puts them back"
+    return "all of them, in a spill file that `restore FILE`, or U on the screen, puts back"
 
 
 def no_way_back(spill: Path | None) -> tuple[str, ...]:

@@ -333,7 +333,11 @@ async def plan_pause(fleet: Fleet, place: Place, seconds: float, *, reason: str 
         looked="",
         rate=None,
         reason=reason,
-        keeps="everything: messages stay, what is in flight may be finished",
+        keeps=(
+            f"everything: messages stay, what is in flight may be finished, after {units.age(seconds)} it goes on by itself"
+            if seconds
+            else "everything: deliveries go on at once"
+        ),
         settings=settings,
         warnings=(f"{clean(place.title)} is paused already: this one counts from now",) if paused and seconds else (),
         commands=(f"{command} {until:%Y-%m-%dT%H:%M:%SZ}" if seconds else command,),

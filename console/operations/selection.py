@@ -21,6 +21,8 @@ from patterns.stored import StoredMessage
 PAGE = 500
 NEWEST = 2**64 - 1
 """The largest sequence there can be; beyond, the server answers with an error instead of "not there"."""
+LETTERS = "dead letters"
+"""The noun of a choice among dead letters."""
 FEW = 64
 """Up to so many chosen sequences are asked for one by one; more are looked for by pages."""
 
@@ -102,7 +104,11 @@ def choose(  # noqa: PLR0912 - one check each
     narrowing = [value for value in (subject, up_to, keep, older_than) if value is not None]
     ways = sum((bool(seqs), expression is not None, everything))
     if ways > 1 or (seqs and narrowing) or not (ways or narrowing):
-        raise UsageError(f"say which {noun}: SEQ..., --filter EXPR or --all (one of them)")
+        if noun == LETTERS:
+            raise UsageError(f"say which {noun}: SEQ..., --filter EXPR or --all (one of them)")
+        raise UsageError(
+            f"say which {noun}: --filter EXPR or --all (one of them), --subject, --older-than, --keep or --up-to-seq"
+        )
     if everything and narrowing:
         raise UsageError("--all is all: leave it out to narrow by --subject, --up-to-seq, --keep or --older-than")
     if expression is not None and not expression.strip():
@@ -130,12 +136,15 @@ def choose(  # noqa: PLR0912 - one check each
         words.append(f"up to sequence {up_to}")
     if older_than is not None:
         try:
-            before = moment - timedelta(seconds=parse_duration(older_than))
+            seconds = parse_duration(older_than)
+            before = moment - timedelta(seconds=seconds)
         except (ValueError, OverflowError):
             raise UsageError(f"--older-than {older_than!r}: expected an age like 90s, 10m or 1h30m") from None
+        if seconds <= 0:
+            raise UsageError(f"--older-than {older_than} is everything: say --all if you mean it")
         words.append(f"before {before.astimezone(UTC).isoformat(timespec='seconds').replace('+00:00', 'Z')}")
     if keep is not None:
-        words.append(f"but the newest {keep}")
+        words.append(f"but the newest {keep}" if words else f"all but the newest {keep}")
     return Choice(
         text=" and ".join(words),
         seqs=dict.fromkeys(seqs),
