@@ -62,7 +62,7 @@ class Runtime:
     feed: Feed = field(init=False)
     jobs: list[Job] = field(default_factory=list)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
-    _running: set[asyncio.Task[None]] = field(default_factory=set)
+    _running: dict[asyncio.Task[None], Job] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.monitor = Monitor(self.session.fleet, self.session.settings)
@@ -88,6 +88,16 @@ class Runtime:
         """The job that is under way on a stream, if any."""
         return next((job for job in self.jobs if job.running and job.record.stream == stream), None)
 
+    async def held_by_another(self, identity: str) -> bool:
+        """Whether another process works on a stream; what a job of this session still holds at its end is not meant.
+
+        Args:
+            identity: Which stream, see `ledger.identity_of`; nothing holds one that is still to be made.
+        """
+        if not identity or any(job.record.identity == identity for job in self._running.values()):
+            return False
+        return await asyncio.to_thread(self.session.ledger.is_held, identity)
+
     def start(self, plan: Plan, *, ended: Callable[[Job], None] | None = None) -> tuple[Job, asyncio.Task[None]]:
         """Run a confirmed plan; it goes on when the screen changes, and `ended` is called whatever becomes of it.
 
@@ -112,8 +122,8 @@ class Runtime:
         self.jobs = [*(each for each in self.jobs if each.id != job.id), job]
         # Not a worker of a screen: a cancelled publish has an unknown outcome.
         task = asyncio.create_task(self._run(job, ended), name=f"job {job.id}")
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._running[task] = job
+        task.add_done_callback(lambda done: self._running.pop(done, None))
         return task
 
     async def _run(self, job: Job, ended: Callable[[Job], None] | None) -> None:

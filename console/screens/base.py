@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
 from textual import on
-from textual.app import ComposeResult
+from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.timer import Timer
@@ -216,3 +216,11 @@ class ConsoleScreen(Screen[None]):
     async def _tab_clicked(self, event: TabStrip.Activated) -> None:
         event.stop()
         await self.app.run_action(f"app.screen({event.id!r})")
+
+
+def clear_notices(app: App[Any]) -> None:
+    """Take away the notices of what was before: they stand where a dialog has its buttons."""
+    app.clear_notifications()
+    # Those of the screen below stay in sight otherwise.
+    for screen in app.screen_stack:
+        screen.query("Toast").remove()

@@ -83,7 +83,8 @@ class FleetScreen(OperatingScreen):
         suffix = f"  /{clean(self.expression, limit=40)}" if self.expression else ""
         order = "sorted by state" if table.sort is None else f"sorted by {table.sort[0]}"
         problems = "  problems" if self.problems_only else ""
-        label(card, f"fleet  {some} agents{problems}", f"{order}{suffix}")
+        noun = "agent" if len(view.agents) == 1 else "agents"
+        label(card, f"fleet  {some} {noun}{problems}", f"{order}{suffix}")
 
     def paint_feed(self) -> None:
         """Append what came."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import time
@@ -63,12 +63,15 @@ class JobBook:
         self._seqs: tuple[str, frozenset[int]] = ("", frozenset())
         self._again: tuple[object, int] = (None, 0)
 
-    def look(self, wanted: Wanted | None, known: Collection[str] = ()) -> Look:
+    def look(
+        self, wanted: Wanted | None, known: Collection[str] = (), away: Callable[[JobRecord], str] | None = None
+    ) -> Look:
         """Read the jobs, and what the card of one of them tells besides.
 
         Args:
             wanted: The job of the card.
             known: Jobs whose counts nobody needs: they are under way in this session, which knows better.
+            away: Where a job belongs, if not here; None where nobody knows.
         """
         at, today = time(), datetime.now().astimezone().date()
         try:
@@ -78,7 +81,10 @@ class JobBook:
             facts = self._facts(*found, wanted) if found is not None and wanted is not None else None
         except UNREADABLE as error:
             return Look(at, (), None, f"the job ledger cannot be read: {error}")
-        entries = tuple(entry_of(JobView(record, counts), today) for record, counts in self._counted.values())
+        entries = tuple(
+            entry_of(JobView(record, counts, away=away(record) if away is not None else ""), today)
+            for record, counts in self._counted.values()
+        )
         return Look(at, entries, facts)
 
     def _counts(self, record: JobRecord, wanted: Wanted | None, known: Collection[str]) -> Mapping[str, int]:

@@ -117,8 +117,18 @@ class ItemsScreen(JobScreen):
         if job is not None and job.running:
             return JobView.of(job)
         if self._look is not None and self._look.record is not None:
-            return JobView(self._look.record, self._look.counts)
+            return JobView(self._look.record, self._look.counts, away=self._view.away)
         return self._view
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Where nothing is in doubt nothing is answered for, and no key is shown for it."""
+        if (
+            action == "answer"
+            and self._look is not None
+            and not any(map(self._look.counts.get, ("in doubt", "sending")))
+        ):
+            return False
+        return super().check_action(action, parameters)
 
     # -- reading
 
@@ -147,6 +157,7 @@ class ItemsScreen(JobScreen):
                 self._look, self._live, self._entries = found, live, entries
                 self._by_key = {str(entry.n): entry for entry in found.items}
                 self.repaint()
+                self.refresh_bindings()
         finally:
             self._reading = False
             ended = time.monotonic()
@@ -250,7 +261,7 @@ class ItemsScreen(JobScreen):
     async def _answer(self, seqs: Sequence[int], said: Answer) -> None:
         runtime, session, view, verb = self.runtime, self.runtime.session, self.current(), VERBS[said]
         text = consequence(view, seqs, said, letters=view.record.stream == runtime.fleet.dead_letters.stream)
-        question = ConfirmDialog(f"{verb.lower()}: job {view.id}", text, f"{verb} {len(seqs)}")
+        question = ConfirmDialog(f"{verb.lower()}: job {view.id}", text, f"{verb} {units.count(len(seqs))}")
         if not await self.app.push_screen_wait(question):
             return
         try:

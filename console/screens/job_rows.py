@@ -11,7 +11,7 @@ from rich.text import Text
 
 from console.operations.items import ItemResult
 from console.operations.job import Job
-from console.operations.ledger import JobRecord
+from console.operations.ledger import TO_BE_MADE, JobRecord, identity_of
 from console.operations.plan import PAST
 from console.text import units
 from console.text.safe import clean
@@ -62,11 +62,13 @@ class JobView:
         record: What it is to do.
         counts: Items by outcome, and where the ledger told them by state.
         job: The job itself, if this session runs it.
+        away: Where it belongs, if that is not here: another server, or a stream that is no more.
     """
 
     record: JobRecord
     counts: Mapping[str, int]
     job: Job | None = None
+    away: str = ""
 
     @property
     def id(self) -> str:
@@ -84,6 +86,12 @@ class JobView:
     def under_way(self) -> bool:
         """Whether somebody works on it, paused or not."""
         return self.state in UNDER_WAY
+
+    @property
+    def resumable(self) -> bool:
+        """Whether it broke off here, with items left."""
+        left = self.count("waiting", "sending") if self.job is None else self.left if self.job.recorded else 0
+        return self.state in ("interrupted", "failed") and bool(left) and not self.away
 
     @property
     def done(self) -> int:
@@ -167,7 +175,7 @@ def entry_of(view: JobView, today: date) -> Entry:
     """
     record, state = view.record, view.state
     row = _row(view, today)
-    more = (record.stream, record.context, record.reason, record.id, view.spill or "", view.error, state)
+    more = (view.away, record.stream, record.context, record.reason, record.id, view.spill or "", view.error, state)
     words = " ".join((*(cell.text for cell in row.cells), *(clean(part, limit=LINE) for part in more)))
     return Entry(view, row, words.lower())
 
@@ -180,25 +188,23 @@ def _row(view: JobView, today: date) -> Row:
     actual = view.job.actual_rate if view.job is not None and not over else None
     rate = pace(view.rate) if actual is None else f"{pace(view.rate)}/{units.rate(actual)}"
     started = _moment(view.started or record.created)
-    return Row(
-        key=view.id,
-        cells=(
-            Cell(clean(view.state), None if view.state == "completed" else style),
-            Cell(clean(record.action, limit=CELL)),
-            Cell(f"{bar(share, BAR)} {percent(share):>4}", "dim" if over else style, share),
-            Cell(f"{_compact(view.done)}/{_compact(record.planned)}", None, view.done),
-            _number(view.count("failed"), "bad"),
-            _number(view.count("in doubt"), "warn"),
-            Cell(rate, "dim" if over else None, view.rate or 0.0),
-            Cell(units.age(eta) if eta is not None else "", None, eta if eta is not None else -1.0),
-            Cell(_short(started, today), "dim", view.started or record.created),
-            Cell(clean(record.actor, limit=CELL), "dim"),
-            Cell(clean(record.selection, limit=CELL)),
-            Cell(clean(record.id, limit=CELL), "dim"),
-        ),
-        glyph=glyph,
-        glyph_style=style,
+    cells: tuple[Cell, ...] = (
+        Cell(clean(view.state), None if view.state == "completed" else style),
+        Cell(clean(record.action, limit=CELL)),
+        Cell(f"{bar(share, BAR)} {percent(share):>4}", "dim" if over else style, share),
+        Cell(f"{_compact(view.done)}/{_compact(record.planned)}", None, view.done),
+        _number(view.count("failed"), "bad"),
+        _number(view.count("in doubt"), "warn"),
+        Cell(rate, "dim" if over else None, view.rate or 0.0),
+        Cell(units.age(eta) if eta is not None else "", None, eta if eta is not None else -1.0),
+        Cell(_short(started, today), "dim", view.started or record.created),
+        Cell(clean(record.actor, limit=CELL), "dim"),
+        Cell(clean(record.selection, limit=CELL)),
+        Cell(clean(record.id, limit=CELL), "dim"),
     )
+    if view.away:
+        cells, style = tuple(cell._replace(style="dim") for cell in cells), "dim"
+    return Row(key=view.id, cells=cells, glyph=glyph, glyph_style=style)
 
 
 def card_text(view: JobView, facts: Facts | None, colours: Mapping[str, str], *, wide: bool = True) -> Text:
@@ -218,6 +224,8 @@ def card_text(view: JobView, facts: Facts | None, colours: Mapping[str, str], *,
 
     share = _share(view)
     left = f", {units.count(view.left)} left" if view.left else ""
+    if view.away:
+        line("belongs to", view.away, colours["bad"])
     line("chosen", record.selection or units.NOTHING)
     text.append(f"{'progress':<{LABEL}}", colours["dim"])
     text.append(bar(share, WIDE_BAR if wide else BAR), colours["accent"] if view.under_way else colours["dim"])
@@ -256,7 +264,29 @@ def _operator(record: JobRecord) -> str:
     return "   ".join((record.actor or units.NOTHING, *named))
 
 
+def away_of(record: JobRecord, identities: Mapping[str, str], context: str) -> str:
+    """Where a job belongs, if not here; empty as well while that is not known.
+
+    Args:
+        record: The job.
+        identities: The streams of this server, those that were asked for; an empty text for one that there is not.
+        context: The name of this session's own.
+    """
+    identity = identities.get(record.stream)
+    if identity is None or record.identity.endswith(TO_BE_MADE):
+        return ""
+    if record.action in ("pause", "resume"):
+        identity = identity_of(f"{record.stream} {record.spec.get('durable', '')}", identity)
+    if identity == record.identity:
+        return ""
+    if record.context and record.context != context:
+        return f"another server: context {record.context}"
+    return f"another server, or an earlier stream {record.stream}"
+
+
 def _phase(view: JobView) -> str:
+    if view.away and not view.under_way:
+        return "resumed only where it belongs" if view.left and view.state in ("interrupted", "failed") else "over"
     if view.job is not None and view.job.phase:
         return view.job.phase
     told = {
@@ -276,7 +306,7 @@ def _doubt(view: JobView) -> str:
 def _skipped(view: JobView) -> str:
     parts = [f"{units.count(number)} {reason}" for reason, number in view.record.skipped.items()]
     if gone := view.count("skipped"):
-        parts.append(f"{units.count(gone)} on the way, being gone or left")
+        parts.append(f"{units.count(gone)} gone meanwhile")
     total = sum(view.record.skipped.values()) + view.count("skipped")
     return f"{units.count(total)}   {', '.join(parts)}" if parts else "0"
 

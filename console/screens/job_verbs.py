@@ -13,7 +13,7 @@ from textual.binding import Binding, BindingType
 from console.operations import resuming
 from console.operations.job import Job
 from console.operations.ledger import JobLedger, JobRecord
-from console.operations.places import Stream
+from console.operations.places import Stream, require_home
 from console.screens.job_book import UNREADABLE
 from console.screens.job_rows import JobView, pace
 from console.screens.operate import OperatingScreen, tell
@@ -24,7 +24,7 @@ from console.text.safe import clean
 from patterns import PatternError
 
 STEPS: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
-"""Rates that `+` and `-` go through; above the last a job goes as fast as it can."""
+"""Rates that `+` and `-` go through; only a flag makes a job go as fast as it can."""
 AGAIN: Final = 3.0
 """Seconds after which the same is said once more."""
 UNDOABLE: Final = (*UNREADABLE, PatternError, nats.errors.Error)
@@ -34,7 +34,7 @@ UNDOABLE: Final = (*UNREADABLE, PatternError, nats.errors.Error)
 def step(rate: float | None, *, up: bool) -> float | None:
     """The next rate in one direction; at the end of the steps the same."""
     if up:
-        return None if rate is None else next((each for each in STEPS if each > rate), None)
+        return None if rate is None else next((each for each in STEPS if each > rate), rate)
     if rate is None:
         return STEPS[-1]
     return next((each for each in reversed(STEPS) if each < rate), rate)
@@ -151,6 +151,11 @@ class JobScreen(OperatingScreen):
             refusal = f"job {busy.id} still works on {record.stream}: wait for its end"
         if not refusal and not runtime.fleet.nc.is_connected:
             refusal = "not connected: it cannot be resumed now"
+        if not refusal:
+            try:
+                await require_home(runtime.fleet, record)
+            except UNDOABLE as error:
+                refusal = str(error)
         if refusal:
             self.say(refusal, bad=True)
             return
@@ -162,7 +167,9 @@ class JobScreen(OperatingScreen):
             f"{units.count(record.planned)} are left, at {_at(record.rate)}.\n\nWhat was begun when it broke off is found "
             "out first; nothing is sent twice."
         )
-        if not await app.push_screen_wait(ConfirmDialog(f"resume job {record.id}", text, f"Resume {left}")):
+        if not await app.push_screen_wait(
+            ConfirmDialog(f"resume job {record.id}", text, f"Resume {units.count(left)}")
+        ):
             return
         try:
             job = await resuming.resume(runtime.fleet, session.ledger, record.id, runtime.guard, audit=session.audit)

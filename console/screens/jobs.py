@@ -21,7 +21,7 @@ from console.screens.audit import PlainFilterBar
 from console.screens.base import label
 from console.screens.job_book import JOBS, JobBook, Look, Wanted
 from console.screens.job_items import ItemsScreen
-from console.screens.job_rows import COLUMNS, Entry, Facts, JobView, card_text, entry_of
+from console.screens.job_rows import COLUMNS, Entry, Facts, JobView, away_of, card_text, entry_of
 from console.screens.job_verbs import JobScreen
 from console.session import Runtime
 from console.text import units
@@ -36,6 +36,12 @@ SETTLED: Final = 1.0
 """Seconds after the end of a job from which on the ledger knows more of it: answers are written there."""
 PACE: Final = 0.5
 """Seconds after which rates and times of a running job are told anew, however little it did."""
+
+
+STALE: Final = 15.0
+"""Seconds after which the server is asked once more whether a stream is still the one it was."""
+ASKED: Final = 10
+"""Streams that are asked for at a look, at the most."""
 
 
 class JobsScreen(JobScreen):
@@ -59,6 +65,8 @@ class JobsScreen(JobScreen):
         self._card_of: str | None = None
         self._looking = False
         self._due = 0.0
+        self._here: dict[str, str] = {}
+        self._asked: dict[str, float] = {}
 
     def body(self) -> ComposeResult:
         """The list above, the job under the cursor below."""
@@ -119,7 +127,10 @@ class JobsScreen(JobScreen):
         try:
             wanted = await self._wanted()
             known = frozenset(job.id for job in self.runtime.jobs if job.running)
-            look = await asyncio.to_thread(self._book.look, wanted, known)
+            here, context = await self._identities(), self.runtime.session.name
+            look = await asyncio.to_thread(
+                self._book.look, wanted, known, lambda record: away_of(record, here, context)
+            )
             if look.problem and self._look is not None:
                 look = Look(self._look.at, self._look.entries, self._look.facts, look.problem)
             self._look, self._facts = look, look.facts
@@ -135,23 +146,44 @@ class JobsScreen(JobScreen):
         runtime = self.runtime
         if view.record.action not in ("replay", "move") or not runtime.fleet.nc.is_connected:
             return Wanted(view.id)
+        stream = runtime.fleet.dead_letters.stream
+        await self._ask(stream)
+        return Wanted(view.id, runtime.monitor.letters.all(), self._here.get(stream, ""))
+
+    async def _identities(self) -> dict[str, str]:
+        """The streams of this server that jobs are about, as far as they are known; asks for some of them anew."""
+        entries = self._look.entries if self._look is not None else ()
+        streams = {entry.view.record.stream for entry in entries}
+        now = time.monotonic()
+        due = sorted(stream for stream in streams if now - self._asked.get(stream, -STALE) >= STALE)
+        for stream in due[:ASKED]:
+            await self._ask(stream)
+        return dict(self._here)
+
+    async def _ask(self, stream: str) -> None:
+        fleet = self.runtime.fleet
+        self._asked[stream] = time.monotonic()
+        if not fleet.nc.is_connected:
+            return
         try:
-            stream = await Stream.of(runtime.fleet, runtime.fleet.dead_letters.stream)
+            found = await Stream.of(fleet, stream)
         except (PatternError, nats.errors.Error, OSError):
-            return Wanted(view.id)
-        return Wanted(view.id, runtime.monitor.letters.all(), stream.identity if stream is not None else "")
+            self._here.pop(stream, None)
+        else:
+            self._here[stream] = found.identity if found is not None else ""
+            self.look_soon()
 
     # -- showing
 
     def _entries(self) -> list[Entry]:
-        """Every job once: those under way on top, the newest first."""
+        """Every job once: those under way on top, then those that can go on, the newest first."""
         look, today = self._look, datetime.now().astimezone().date()
         found = {entry.view.id: entry for entry in look.entries} if look is not None else {}
         for job in self.runtime.jobs:
             known = look is not None and job.id in found and look.at > job.ended + SETTLED
             if job.running or not known:
                 found[job.id] = entry_of(JobView.of(job), today)
-        return sorted(found.values(), key=lambda entry: (not entry.view.under_way, -entry.view.record.created))
+        return sorted(found.values(), key=_order)
 
     def repaint(self) -> None:
         """Show the jobs that match."""
@@ -235,3 +267,8 @@ class JobsScreen(JobScreen):
         """Between the list and the card."""
         card = self.query_one("#job-card")
         (self.table if card.has_focus else card).focus()
+
+
+def _order(entry: Entry) -> tuple[int, float]:
+    view = entry.view
+    return (0 if view.under_way else 1 if view.resumable else 2), -view.record.created

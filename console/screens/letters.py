@@ -190,11 +190,14 @@ class LettersScreen(OperatingScreen):
             self.replay_letters(letters, text)
             return
 
+        def ask(proposal: str) -> None:
+            self.app.push_screen(AskPane("move to which subject?", proposal), go)
+
         def go(subject: str | None) -> None:
             if subject:
-                self.replay_letters(letters, text, hidden=hidden, to=subject)
+                self.replay_letters(letters, text, hidden=hidden, to=subject, again=lambda: ask(subject))
 
-        self.app.push_screen(AskPane("move to which subject?", letters[0].subject), go)
+        ask(letters[0].subject)
 
     def action_discard(self) -> None:
         """Remove the marked letters, or what is under the cursor."""

@@ -13,7 +13,7 @@ from textual.app import App
 
 from console.filters import FilterError
 from console.messages import Place
-from console.operations.errors import OperationError
+from console.operations.errors import OperationError, UsageError
 from console.operations.items import TROUBLE
 from console.operations.job import Job
 from console.operations.plan import PAST, Plan
@@ -22,8 +22,9 @@ from console.operations.plan_streams import plan_pause, plan_purge, plan_rescue,
 from console.operations.resuming import last_undoable
 from console.operations.selection import Choice, freeze
 from console.screens.base import ConsoleScreen
-from console.screens.plan_dialog import PlanDialog
+from console.screens.plan_dialog import HELD, PlanDialog
 from console.session import Runtime
+from console.text import units
 from console.text.safe import clean
 from patterns import DeadLetter, PatternError
 
@@ -60,7 +61,9 @@ class OperatingScreen(ConsoleScreen):
             return False
         return super().check_action(action, parameters)
 
-    def propose(self, what: str, planner: Planner, *, stream: str, hidden: int = 0) -> None:
+    def propose(
+        self, what: str, planner: Planner, *, stream: str, hidden: int = 0, again: Callable[[], None] | None = None
+    ) -> None:
         """Plan something and ask; the planning runs in a worker, the screen stays live.
 
         Args:
@@ -68,6 +71,7 @@ class OperatingScreen(ConsoleScreen):
             planner: Makes the plan.
             stream: The stream it takes messages from; empty if it takes none.
             hidden: How many of its items a filter or fold hides at the moment.
+            again: Asks once more for what was typed and cannot be used.
         """
         runtime = self.runtime
         busy = runtime.working_on(stream) if stream else None
@@ -80,7 +84,7 @@ class OperatingScreen(ConsoleScreen):
             self.app.notify("not connected: nothing can be planned now", title=what, severity="warning", markup=False)
         else:
             self.run_worker(
-                plan_and_ask(self.app, runtime, what, planner, hidden),
+                plan_and_ask(self.app, runtime, what, planner, hidden, again),
                 group="plan",
                 exclusive=True,
                 exit_on_error=False,
@@ -90,7 +94,13 @@ class OperatingScreen(ConsoleScreen):
     # -- dead letters
 
     def replay_letters(
-        self, letters: Iterable[DeadLetter], text: str, *, hidden: int = 0, to: str | None = None
+        self,
+        letters: Iterable[DeadLetter],
+        text: str,
+        *,
+        hidden: int = 0,
+        to: str | None = None,
+        again: Callable[[], None] | None = None,
     ) -> None:
         """Plan a replay of exactly these letters, or their move to one subject, and ask.
 
@@ -99,6 +109,7 @@ class OperatingScreen(ConsoleScreen):
             text: How they were chosen, in words.
             hidden: How many of them a filter or fold hides at the moment.
             to: Where they go instead of where they came from.
+            again: Asks once more if nothing can be sent there.
         """
         chosen, runtime, what = freeze(letters, text), self.runtime, "replay" if to is None else "move"
         if not chosen.seqs:
@@ -117,6 +128,7 @@ class OperatingScreen(ConsoleScreen):
             ),
             stream=runtime.fleet.dead_letters.stream,
             hidden=hidden,
+            again=again,
         )
 
     def discard_letters(self, choice: Choice, *, purge: bool = False, hidden: int = 0) -> None:
@@ -185,13 +197,23 @@ class OperatingScreen(ConsoleScreen):
             self.app.notify(clean(self.runtime.guard.reason), title=what, severity="warning", markup=False)
 
 
-async def plan_and_ask(app: App[Any], runtime: Runtime, what: str, planner: Planner, hidden: int) -> None:
+async def plan_and_ask(
+    app: App[Any], runtime: Runtime, what: str, planner: Planner, hidden: int, again: Callable[[], None] | None = None
+) -> None:
     """Plan, show the plan, and run it if it is confirmed."""
     asked_on = app.screen
     try:
         plan = await planner()
+        held = await runtime.held_by_another(plan.identity)
     except (OperationError, FilterError, PatternError, nats.errors.Error, OSError) as error:
-        app.notify(clean(str(error)), title=what, severity="error", markup=False)
+        text = str(error).removeprefix("--to ") if isinstance(error, UsageError) else str(error)
+        app.notify(clean(text), title=what, severity="error", markup=False)
+        if isinstance(error, UsageError) and again is not None and app.screen is asked_on:
+            again()
+        return
+    if held:
+        text = f"another agent-console works on stream {clean(plan.stream)}: wait for its end"
+        app.notify(text, title=what, severity="warning", markup=False)
         return
     if app.screen is not asked_on:
         # A dialog that opens late, over another screen, would take a key that was meant for that screen.
@@ -211,16 +233,28 @@ async def plan_and_ask(app: App[Any], runtime: Runtime, what: str, planner: Plan
 
 def tell(app: App[Any], job: Job) -> None:
     """Say what became of a job."""
+    trouble = job.count(*TROUBLE) or job.state == "failed"
+    app.notify(
+        _became(job), title=f"job {job.id}", severity="error" if trouble else "information", markup=False, timeout=6
+    )
+
+
+def _became(job: Job) -> str:
     done, trouble = job.count("done", "duplicate"), job.count(*TROUBLE)
-    parts = [f"{done} {PAST.get(job.action, job.action)}"]
+    past = PAST.get(job.action, job.action)
+    if job.state == "failed" and not job.processed and not job.recorded:
+        return clean(f"not begun: {job.error}")
+    if job.action in HELD and done:
+        seconds = job.record.spec.get("seconds")
+        until = f" for {units.age(float(seconds))}, P resumes" if seconds else ""
+        return f"{clean(job.noun)} {past}{until}"
+    parts = [f"{units.count(done)} {past}"]
     if gone := job.count("skipped"):
-        parts.append(f"{gone} gone meanwhile")
+        parts.append(f"{units.count(gone)} gone meanwhile")
     if trouble:
         first = job.troubles[0] if job.troubles else None
         why = job.error or (f"{first.outcome}, {first.detail}" if first is not None else job.state)
-        parts.append(f"{trouble} not: {why}")
+        parts.append(f"{units.count(trouble)} not: {clean(why)}")
     if job.spill is not None and job.guard.allowed:
         parts.append("U puts them back")
-    app.notify(
-        ", ".join(parts), title=f"job {job.id}", severity="error" if trouble else "information", markup=False, timeout=6
-    )
+    return ", ".join(parts)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
 from rich.text import Text
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
@@ -13,11 +16,22 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
 from console.operations.plan import SAMPLE, Plan
+from console.screens.base import clear_notices
 from console.screens.rows import sources_text
 from console.text import units
 from console.text.safe import clean
 
 LABEL = 8
+BODY = 24
+"""Rows of the plan at the most."""
+SHORT = 20
+"""Below this height the dialog does without its blank lines."""
+ROOMY = 30
+"""From this height on there is room for a reason that nobody asked for."""
+DAY = 43_200.0
+"""Seconds from which on the end of a pause needs its day."""
+HELD = ("pause", "resume")
+"""What takes no messages: it has no count, no source and no plural."""
 
 
 class PlanDialog(ModalScreen[str | None]):
@@ -32,10 +46,15 @@ class PlanDialog(ModalScreen[str | None]):
     """
 
     CSS_PATH = "../styles/plan_dialog.tcss"
+    AUTO_FOCUS = ""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "cancel", id="plan.cancel"),
         Binding("y", "confirm", "confirm", id="plan.confirm"),
         Binding("left,right", "switch", "switch", show=False, id="plan.switch"),
+        Binding("up", "scroll_plan(-1)", "scroll up", show=False, id="plan.up"),
+        Binding("down", "scroll_plan(1)", "scroll down", show=False, id="plan.down"),
+        Binding("pageup", "scroll_plan(-8)", "page up", show=False, id="plan.page-up"),
+        Binding("pagedown", "scroll_plan(8)", "page down", show=False, id="plan.page-down"),
     ]
 
     def __init__(self, plan: Plan, *, hidden: int = 0) -> None:
@@ -47,23 +66,23 @@ class PlanDialog(ModalScreen[str | None]):
     def verb(self) -> str:
         """Verb and count, as the button says it."""
         verb = self.plan.action.capitalize()
-        return verb if self.plan.action in ("pause", "resume") else f"{verb} {self.plan.count}"
+        return verb if self.plan.action in HELD else f"{verb} {units.count(self.plan.count)}"
 
     def compose(self) -> ComposeResult:
         """The plan, how to confirm it, and the two buttons."""
         plan = self.plan
         with Vertical(id="plan") as box:
             many = f"{units.count(plan.count)} {plan.noun}{'' if plan.count == 1 else 's'}"
-            box.border_title = Text(
-                clean(f"{plan.action} {plan.noun if plan.action in ('pause', 'resume') else many}", limit=76)
-            )
+            box.border_title = Text(clean(f"{plan.action} {plan.noun if plan.action in HELD else many}", limit=76))
             with VerticalScroll(id="plan-body", can_focus=False):
                 yield Static(self._text(), id="plan-text", markup=False)
             if plan.count and plan.typed:
                 restrict = r"[0-9]*" if plan.gate == "count" else None
-                yield Input(placeholder=f"type {clean(plan.typed)} to confirm", id="plan-count", restrict=restrict)
-            if plan.count and plan.needs_reason:
-                yield Input(placeholder="why (required here, it is audited)", id="plan-reason", max_length=200)
+                told = f"type {clean(plan.typed, limit=60)} to confirm"
+                yield Input(placeholder=told, id="plan-count", restrict=restrict, compact=True)
+            if plan.count and not plan.reason:
+                told = "why (required here, it is audited)" if plan.needs_reason else "why (audited; may stay empty)"
+                yield Input(placeholder=told, id="plan-reason", max_length=200, compact=True)
             with Horizontal(id="plan-buttons"):
                 yield Static(self._hint(), id="plan-hint", markup=False)
                 yield Button("Cancel", id="plan-cancel", compact=True)
@@ -73,13 +92,34 @@ class PlanDialog(ModalScreen[str | None]):
 
     def on_mount(self) -> None:
         """The safe choice has the focus, unless one harmless item that can be seen is all there is."""
-        inputs = list(self.query(Input))
-        if inputs:
-            inputs[0].focus()
+        # A notice of what was before stands where the buttons are.
+        clear_notices(self.app)
+        if self.query("#plan-count"):
+            self.query_one("#plan-count").focus()
+        elif self.plan.count and self.plan.needs_reason:
+            self.query_one("#plan-reason").focus()
         elif self.plan.count and self.plan.gate == "enter" and not self._hidden:
             self.query_one("#plan-confirm").focus()
         else:
             self.query_one("#plan-cancel").focus()
+
+    def on_resize(self, event: events.Resize) -> None:
+        """What is typed into and the buttons stay in sight: what does not fit of the plan scrolls."""
+        height = event.size.height
+        short = height < SHORT
+        self.set_class(short, "-short")
+        for box in self.query("#plan-reason").results(Input):
+            box.display = self.plan.needs_reason or height >= ROOMY or bool(box.value) or box.has_focus
+        gap = 0 if short else 1
+        boxes = sum(box.display for box in self.query(Input))
+        around = 2 + 2 * gap + (1 + gap) * (boxes + 1)
+        room = (height if short else height * 92 // 100) - around
+        self.query_one("#plan-body").styles.max_height = max(1, min(BODY, room))
+        self.query_one("#plan-text", Static).update(self._text())
+
+    def action_scroll_plan(self, lines: int) -> None:
+        """Read the rest of the plan, wherever the focus is."""
+        self.query_one("#plan-body", VerticalScroll).scroll_relative(y=lines, animate=False)
 
     def _value(self, which: str) -> str:
         return next((box.value.strip() for box in self.query(f"#plan-{which}").results(Input)), "")
@@ -93,15 +133,25 @@ class PlanDialog(ModalScreen[str | None]):
     def _hint(self) -> str:
         if not self.plan.count:
             return "nothing to do"
-        what = {
-            "enter": "enter or y confirms",
-            "key": "y confirms",
-            "count": "type the count, then enter",
-            "name": "type the stream's name, then enter",
-        }[self.plan.gate]
+        if self.plan.typed:
+            why = " and why" if self.plan.needs_reason else ""
+            return f"type {clean(self.plan.typed, limit=24)}{why}, then enter"
         if self.plan.needs_reason:
-            what = f"{what.removesuffix(', then enter')} and say why, then enter" if self.plan.typed else "say why"
-        return what
+            return "say why, then enter"
+        return "enter or y confirms" if self.plan.gate == "enter" and not self._hidden else "y confirms"
+
+    def _tell(self, text: str) -> None:
+        """Say what is wrong with what was typed, where the hint stands: a notice would cover the buttons."""
+        self.query_one("#plan-hint", Static).update(Text(text, self.app.theme_variables["error"]))
+
+    def _chosen(self) -> str:
+        """How the items were chosen, in two lines at the most."""
+        plan, width = self.plan, min(84, self.app.size.width * 96 // 100) - 6 - LABEL
+        text = clean(plan.selection)
+        if text == "all":
+            text = f"all of {clean(plan.stream)}"
+        lines = textwrap.wrap(text, max(width, 20), max_lines=2, placeholder="…", break_on_hyphens=False)
+        return f"\n{'':<{LABEL}}".join(lines)
 
     def _text(self) -> Text:
         plan, text = self.plan, Text()
@@ -112,8 +162,10 @@ class PlanDialog(ModalScreen[str | None]):
             text.append(f"{label:<{LABEL}}", dim)
             text.append(value + "\n", style)
 
-        line("chosen", clean(plan.selection))
-        if plan.count:
+        line("chosen", self._chosen())
+        if plan.count and plan.action in HELD:
+            self._append_held(line)
+        elif plan.count:
             line("from", sources_text(plan.by_origin))
             if plan.by_destination:
                 line("to", sources_text(plan.by_destination))
@@ -143,6 +195,16 @@ class PlanDialog(ModalScreen[str | None]):
             text.append(clean(plan.commands[0], limit=400) + "\n", dim)
         return text
 
+    def _append_held(self, line: Callable[[str, str], None]) -> None:
+        seconds = float(self.plan.settings.get("seconds") or 0.0)
+        if not seconds:
+            line("then", "what waits there is delivered again at once")
+            return
+        until = datetime.now(UTC) + timedelta(seconds=seconds)
+        shown = f"{until:%H:%M:%S}" if seconds < DAY else f"{until:%Y-%m-%d %H:%M:%S}"
+        line("until", f"{shown} UTC ({units.age(seconds)}), then it goes on by itself")
+        line("keeps", self.plan.keeps)
+
     def _append_sample(self, text: Text, dim: str) -> None:
         plan = self.plan
         if plan.sample:
@@ -157,14 +219,24 @@ class PlanDialog(ModalScreen[str | None]):
     @on(Input.Changed)
     def _typed(self) -> None:
         self.query_one("#plan-confirm", Button).disabled = not self._may_confirm()
+        self.query_one("#plan-hint", Static).update(self._hint())
 
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        if self._may_confirm():
+        plan = self.plan
+        if plan.typed and self._value("count") != plan.typed:
+            self._tell(f"that is not {clean(plan.typed, limit=24)}")
+            self.query_one("#plan-count").focus()
+        elif not self._may_confirm():
+            if event.input.id == "plan-reason":
+                self._tell("a reason is required")
+            self.query_one("#plan-reason").focus()
+        elif plan.typed or plan.needs_reason:
             self.action_confirm()
         else:
-            self.focus_next("Input")
+            # A reason that nobody asked for: enter ends it, and does not confirm what asks for more than enter.
+            self.query_one("#plan-confirm").focus()
 
     @on(Button.Pressed)
     def _pressed(self, event: Button.Pressed) -> None:

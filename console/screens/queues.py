@@ -70,7 +70,8 @@ class QueuesScreen(OperatingScreen):
         card = self.query_one("#queues-card")
         card.styles.height = max(len(view.queues), 5) + 3
         some = f"{len(shown)} of {len(view.queues)}" if len(shown) != len(view.queues) else f"{len(view.queues)}"
-        label(card, f"queues  {some} roles", "sorted by state" if table.sort is None else f"sorted by {table.sort[0]}")
+        noun = "role" if len(view.queues) == 1 else "roles"
+        label(card, f"queues  {some} {noun}", "sorted by state" if table.sort is None else f"sorted by {table.sort[0]}")
 
     def _paint_subscriptions(self, subscriptions: tuple[Subscription, ...]) -> None:
         word = self.expression.lower()

@@ -12,7 +12,7 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
-from console.screens.base import job_progress
+from console.screens.base import clear_notices, job_progress
 from console.session import Runtime
 from console.text.safe import clean
 
@@ -59,7 +59,8 @@ class ConfirmDialog(ModalScreen[bool]):
         return Text(self._words)
 
     def on_mount(self) -> None:
-        """The safe choice has the focus."""
+        """The safe choice has the focus, and no notice covers it."""
+        clear_notices(self.app)
         self.query_one("#confirm-no").focus()
 
     @on(Button.Pressed)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from console.app import ConsoleApp
 from console.operations.guard import WriteGuard
 from console.operations.ledger import JobLedger
+from console.operations.places import Stream
 from console.screens.messages import MessagesScreen
 from console.screens.plan_dialog import PlanDialog
 from console.session import Runtime, Session
@@ -47,6 +48,11 @@ async def confirmed(desk, *keys):
     )
 
 
+async def told(desk, text):
+    """Wait for a notice; on the screen its lines are broken."""
+    await desk.holds(lambda: [each for each in desk.app._notifications if text in each.message])
+
+
 async def seqs(fleet):
     return [letter.seq for letter in await fleet.dead_letters.list(limit=1000)]
 
@@ -67,7 +73,7 @@ async def test_a_letter_is_discarded_and_u_puts_it_back(server, tmp_path):
         job = await confirmed(desk, "y")
         assert (job.action, job.outcomes, await seqs(fleet)) == ("restore", {"done": 1}, [2])
         await desk.press("U")
-        await desk.sees("nothing was removed from here that could be put back")
+        await told(desk, "back already")
 
 
 async def test_what_matches_is_purged_and_only_that(server, tmp_path):
@@ -108,9 +114,8 @@ async def test_letters_are_moved_to_where_the_operator_says(server, tmp_path):
         await desk.press("M")
         await desk.sees("move to which subject?", "agents.ceo.inbox.note")
         await desk.press("ctrl+u", *"nowhere.at.all", "enter")
-        await desk.sees("vanished, no stream stores it")
-        await desk.press("M")
-        await desk.sees("move to which subject?")
+        shown = await desk.sees("nowhere.at.all: vanished, no stream stores it", "move to which subject?")
+        assert "--to" not in shown
         await desk.press("ctrl+u", *"agents.boss.inbox.note", "enter")
         await desk.sees("move 2 dead letters", "agents.boss.inbox.note 2")
         job = await confirmed(desk, "y")
@@ -223,3 +228,37 @@ async def test_a_second_job_on_the_same_stream_waits_for_the_first(server, tmp_p
         assert (await fleet.inbox("ceo").depth()).paused, "another stream is free"
         desk.runtime.jobs[0].cancel()
         await desk.holds(lambda: not desk.runtime.busy)
+
+
+async def test_another_process_on_the_stream_is_told_before_the_plan_is_asked(server, tmp_path):
+    async with connected(server.url, agents=["ceo"]) as fleet, operating(fleet, tmp_path) as desk:
+        await forge_many(fleet, 2)
+        stream = await Stream.of(fleet, "DLQ")
+        await desk.press("3")
+        await desk.sees("m-1")
+        lock = JobLedger(tmp_path / "state").hold(stream.identity)
+        await desk.press("ctrl+a", "R")
+        await told(desk, "another agent-console works on stream DLQ: wait for its end")
+        assert not isinstance(desk.app.screen, PlanDialog)
+        lock.release()
+        await desk.press("R")
+        await desk.sees("replay 2 dead letters")
+        lock = JobLedger(tmp_path / "state").hold(stream.identity)
+        await desk.press("y")
+        await told(desk, "not begun: ")
+        assert await seqs(fleet) == [1, 2]
+        lock.release()
+
+
+async def test_a_pause_says_how_long_it_lasts_and_a_resume_that_it_goes_on(server, tmp_path):
+    async with connected(server.url, agents=["ceo"]) as fleet, operating(fleet, tmp_path) as desk:
+        await desk.sees("ceo")
+        await desk.press("P")
+        await desk.sees("pause inbox.ceo", "UTC (10m), then it goes on by itself")
+        await confirmed(desk, "enter")
+        await told(desk, "inbox.ceo paused for 10m, P resumes")
+        await desk.press("P")
+        shown = await desk.sees("resume inbox.ceo")
+        assert "messages stay" not in shown
+        await confirmed(desk, "enter")
+        await told(desk, "inbox.ceo resumed")
