@@ -33,7 +33,7 @@ from tests.support.guarded import AGENTS, BRIEF, broken_job, populate, spilled
 from tests.support.screens import Desk, desk
 
 SCREENS = [tab.id for tab in TABS]
-PUSHED = ["inbox ceo", "inbox cfo", "queue backend", "events of the stream", "items of the job"]
+PUSHED = ["inbox ceo", "queue backend", "events of the stream", "items of the job"]
 """What is pushed over a screen: the messages of a place, the items of a job."""
 UNTYPED = {"ctrl+z"}
 """Would put the process to sleep wherever it is bound."""
