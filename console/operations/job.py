@@ -35,7 +35,6 @@ from console.operations.ledger import (
     JobState,
     LedgerBusy,
     LedgerItem,
-    StreamLock,
 )
 from console.operations.places import require_home, require_rate
 from console.operations.plan import Plan
@@ -210,12 +209,12 @@ class Job(Progress):
             self._refuse(error)
             raise
         try:
-            await self._run(lock)
+            await self._run()
         finally:
             lock.release()
         await telling.announce(self)
 
-    async def _run(self, lock: StreamLock) -> None:
+    async def _run(self) -> None:
         if self.recorded:
             self._look_again()
         # From here on it is under way for everybody who looks, before the disk has had its say.
