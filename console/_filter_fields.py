@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from string import hexdigits
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
@@ -19,6 +20,11 @@ from console._filter_parser import (
     parse_size,
 )
 
+CAUSE_DIGITS: Final = 8
+"""Hex digits of the id of a cause."""
+CAUSE_LEAST: Final = 4
+"""Fewer of them would name another cause by chance: among a hundred causes one time in 650."""
+
 KINDS: Final = ("inbox", "tasks", "events")
 """What a message can belong to: an agent's inbox, a role's queue, a subscription to events."""
 
@@ -31,6 +37,7 @@ FIELDS: Final[Mapping[str, str]] = MappingProxyType(
         "type": "type:code.*",
         "reason": "reason:max-deliver,rejected",
         "error": 'error:"did not answer"  any part',
+        "cause": "cause:3fa9c1d2  the id of a group, or its first four and more",
         "correlation": "correlation:7f3a  its beginning",
         "attempts": "attempts:>3",
         "replays": "replays:0",
@@ -78,6 +85,10 @@ class Filterable(Protocol):
     @property
     def error(self) -> str:
         """Error type, colon, message."""
+
+    @property
+    def cause(self) -> str:
+        """Id of the place and cause of a death, see `console.causes`; empty for what is not dead."""
 
     @property
     def id(self) -> str:
@@ -215,6 +226,16 @@ def _error(span: Span, _argument: Span) -> Predicate:
     return lambda item: fits(item.error)
 
 
+def _cause(span: Span, _argument: Span) -> Predicate:
+    wanted = span.text.lower()
+    if not CAUSE_LEAST <= len(wanted) <= CAUSE_DIGITS or set(wanted) - set(hexdigits):
+        raise FilterError(
+            f"bad value in {f'cause:{span.text}'!r}: expected {CAUSE_LEAST} to {CAUSE_DIGITS} hex digits of the id of a "
+            "group, like cause:3fa9c1d2"
+        )
+    return lambda item: item.cause.startswith(wanted)
+
+
 def _correlation(span: Span, _argument: Span) -> Predicate:
     fits = TextPattern.of(span, at_start=True, at_end=False, fold=False).matches
     return lambda item: fits(item.correlation_id)
@@ -349,6 +370,7 @@ _BUILDERS: Final[Mapping[str, Callable[[Span, Span], Predicate]]] = {
     "type": _type,
     "reason": _reason,
     "error": _error,
+    "cause": _cause,
     "correlation": _correlation,
     "attempts": _attempts,
     "replays": _replays,

@@ -13,6 +13,7 @@ A filter is a list of terms; an item must satisfy all of them:
   `error` and `hdr.NAME` any part of it, `correlation` its beginning.
 - `subject` with `*` or `>` is a NATS pattern, where each stands for whole tokens; without them it is any part of the
   subject, because that is what narrows a list while it is being typed.
+- `cause` is the id of a group of dead letters that died alike, or its beginning: four hex digits at least.
 - `attempts`, `replays`, `seq`, `size` and `age` take `3`, `>3`, `>=3`, `<3`, `<=3`, `2..5`, `2..` and `..5`;
   `age` needs a comparison or a range, because no message is exactly ten minutes old.
 - `body.path.to.key` walks decoded JSON, with numbers for list positions. A value that is a list matches if one of its
@@ -66,6 +67,15 @@ class Record:
     headers: Mapping[str, str] = field(default_factory=dict, hash=False)
     data: Any = field(default=None, hash=False)
     text: str = ""
+    dead: bool = False
+    """Whether it is a dead letter: only those have a cause."""
+
+    @property
+    def cause(self) -> str:
+        """The id of what it died of; found out when it is asked for."""
+        from console.causes import identify  # noqa: PLC0415 - brings Rich along, which other filters do without
+
+        return identify(f"{self.kind}.{self.name}", self.error, self.reason) if self.dead else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from console.filters import Record
+from console.text import units
 from console.text.safe import clean
-from patterns import DeadLetter
+from patterns import DeadLetter, Death
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Earlier deaths of a letter that are not on record."""
+
+    first: int
+    last: int
+    replayed_by: str = ""
+    """Who brought it back from the last of them, as far as that is known."""
+    job: str = ""
+
+    @property
+    def text(self) -> str:
+        """How many they are, in words."""
+        many = self.last - self.first + 1
+        return f"{units.count(many)} earlier {'death is' if many == 1 else 'deaths are'} not on record"
+
+
+def chain(letter: DeadLetter) -> list[Death | Gap]:
+    """All deaths of a letter, oldest first, the present one last; what is not on record between them is a gap."""
+    links: list[Death | Gap] = []
+    n = 1
+    for death in (*letter.lineage, letter.death):
+        if death.n > n:
+            # Of the last replay the letter itself knows more than its chain.
+            last = death.n == letter.replays + 1
+            known = (letter.replayed_by, letter.replay_job) if last else ("", "")
+            links.append(Gap(n, death.n - 1, *known))
+        links.append(death)
+        n = death.n + 1
+    return links
 
 
 def record_of(letter: DeadLetter) -> Record:
@@ -29,6 +62,7 @@ def record_of(letter: DeadLetter) -> Record:
         headers=letter.message.headers,
         data=letter.message.data,
         text=letter.message.text,
+        dead=True,
     )
 
 

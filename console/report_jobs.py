@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -12,12 +12,14 @@ from rich.text import Text
 from console.operations.items import ItemResult, Skip
 from console.operations.job import Job
 from console.operations.ledger import ItemState, JobRecord
+from console.operations.oversight import FEWEST
 from console.operations.plan import Plan
 from console.report_parts import Parts, line, number, table
 from console.text import units
 
 _OUTCOMES: Final = {"done": "green", "duplicate": "green", "skipped": "dim"}
 _STATES: Final = {"completed": "green", "running": "cyan", "paused": "yellow", "cancelled": "dim"}
+_DIFF: Final = {"+": "green", "-": "red", "@": "dim"}
 _TOLD_ONE_BY_ONE: Final = 20
 """Items of a result that are listed though they went well, and skipped ones that a plan names."""
 
@@ -39,7 +41,12 @@ def plan(planned: Plan) -> Parts:
     if planned.count and planned.keeps:
         where = f" (in {planned.spill})" if planned.spill is not None else ""
         parts.append(line(f"keeps {planned.keeps}{where}", "dim", limit=400))
+    if planned.count:
+        parts += [line(each, "dim", limit=400) for each in _care(planned)]
     parts += [line(f"▲ {warning}", "yellow") for warning in planned.warnings]
+    if planned.count and planned.diff:
+        parts += ["", line("what changes in the first:" if planned.count > 1 else "what changes:", "dim")]
+        parts += [line(each, _DIFF.get(each[:1], "")) for each in planned.diff]
     if planned.count and not of_consumer:
         parts += ["", _counts("FROM", planned.by_origin)]
         if planned.by_destination:
@@ -51,6 +58,18 @@ def plan(planned: Plan) -> Parts:
     if planned.skipped:
         parts += ["", skipped(planned.skipped)]
     return parts
+
+
+def _care(planned: Plan) -> Iterator[str]:
+    """What it does to spare those it sends to."""
+    if planned.edit is not None:
+        yield f"edit: {planned.edit.describe()}"
+    if planned.canary is not None:
+        yield f"canary: {planned.canary.text}; the rest only if all of them are acknowledged"
+    if planned.stop_ratio is not None and planned.stop_ratio < 1 and planned.count >= FEWEST:
+        yield f"stops by itself when more than {planned.stop_ratio:.0%} of what it sent died again"
+    if planned.hold:
+        yield f"pauses meanwhile: {', '.join(f'{durable} on {stream}' for stream, durable in planned.holds)}"
 
 
 def pace_text(planned: Plan) -> str:
@@ -76,6 +95,10 @@ def result(job: Job, left_alone: Sequence[Skip] = ()) -> Parts:
     if len(items) > _TOLD_ONE_BY_ONE:
         items = [item for item in items if item.outcome not in ("done", "duplicate")]
     parts: Parts = [line(f"{job.action} {job.id}   {counts}", "bold")]
+    if job.canary is not None:
+        parts.append(line(f"canary: {job.canary.text}", "" if job.canary.passed else "yellow"))
+    if job.redied:
+        parts.append(line(f"{job.redied:,} died again since it started", "yellow"))
     if job.spill is not None:
         parts.append(line(f"undo: agent-console restore {job.spill}", "dim", limit=400))
     if items:

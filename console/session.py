@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -44,7 +43,7 @@ class Session:
     """Where what is done here is written down."""
     ledger: JobLedger = field(default_factory=JobLedger)
     """Where jobs are kept, so that one that breaks off can be resumed."""
-    spill: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
+    spill: Path
     """Directory of what is removed, for the way back."""
 
     @property
@@ -119,6 +118,7 @@ class Runtime:
         if other is not None and job.action not in ("pause", "resume"):
             raise OperationError(f"job {other.id} still works on {clean(job.record.stream)}: wait for its end")
         job.state = "running"
+        job.asks = True
         self.jobs = [*(each for each in self.jobs if each.id != job.id), job]
         # Not a worker of a screen: a cancelled publish has an unknown outcome.
         task = asyncio.create_task(self._run(job, ended), name=f"job {job.id}")

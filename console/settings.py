@@ -17,6 +17,10 @@
 
     [roles.billing]
     policy = "never"
+    reason = "charges cards: ask the billing team"   # shown by every plan it stops
+
+    [types."deploy.*"]                       # by glob over message types; of two policies the stricter holds
+    policy = "confirm"
 
     [keys]
     replay = "f5"                            # binding id = keys
@@ -45,7 +49,7 @@ class SettingsError(Exception):
 
 
 class ReplayPolicy(Enum):
-    """How far the work of an agent or a role may be repeated."""
+    """How far the work of an agent, of a role or of a type may be repeated; the stricter the later."""
 
     SAFE = "safe"
     """Doing it twice does no harm: a replay asks as any change does."""
@@ -53,6 +57,20 @@ class ReplayPolicy(Enum):
     """Doing it twice has effects: the count is typed, however small it is."""
     NEVER = "never"
     """A replay is refused, unless it is forced on the command line."""
+
+    @property
+    def strictness(self) -> int:
+        """Greater than that of what is less strict."""
+        return list(ReplayPolicy).index(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What holds for the replay of one letter."""
+
+    policy: ReplayPolicy = ReplayPolicy.SAFE
+    reason: str = ""
+    """Why, as the settings say; empty if they do not."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,8 +128,20 @@ class TargetSettings:
 
     policy: ReplayPolicy | None = None
     """May its messages be replayed; None leaves it to `Settings.policy`."""
+    reason: str = ""
+    """Why its policy is what it is, for whoever plans a replay."""
     thresholds: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Fields of `Thresholds` that differ here."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TypeSettings:
+    """What holds for the message types that fit a glob."""
+
+    policy: ReplayPolicy | None = None
+    """May they be replayed; None leaves it to the agent or the role."""
+    reason: str = ""
+    """Why, for whoever plans a replay."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,6 +156,12 @@ class Settings:
     """Replay policy where neither an agent nor a role says otherwise."""
     replay_rate: float = 20.0
     """Messages a second that a replay starts with, 1 to 500."""
+    replay_stop_ratio: float = 0.5
+    """A replay stops when more than this share of what it sent has died again, 0 to 1; 1 never stops one."""
+    canary: int = 3
+    """Letters that a canary sends first, 1 to 100."""
+    canary_watch: float = 30.0
+    """Seconds that they are watched for, 1 to 3600."""
     feed_lines: int = 5_000
     """Events kept in the live feed, 100 to 100000."""
     theme: str = ""
@@ -138,11 +174,16 @@ class Settings:
     """By glob over agent ids, in the order of the file."""
     roles: Mapping[str, TargetSettings] = field(default_factory=dict, hash=False)
     """By glob over role names, in the order of the file."""
+    types: Mapping[str, TypeSettings] = field(default_factory=dict, hash=False)
+    """By glob over message types, in the order of the file."""
     keys: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Keys (comma-separated) by binding id."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("refresh", 0.2, 3_600), ("replay_rate", 1, 500), ("feed_lines", 100, 100_000)):
+        for name, low, high in (
+            ("refresh", 0.2, 3_600), ("replay_rate", 1, 500), ("replay_stop_ratio", 0, 1), ("canary", 1, 100),
+            ("canary_watch", 1, 3_600), ("feed_lines", 100, 100_000),
+        ):  # fmt: skip
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} must be between {low} and {high}")
         for section, targets in (("agents", self.agents), ("roles", self.roles)):
@@ -156,9 +197,13 @@ class Settings:
         """Return what holds for a NATS context; the defaults if nothing is said or the name is empty."""
         return self.contexts.get(name, ContextSettings())
 
-    def policy_for(self, kind: Literal["inbox", "tasks"], name: str) -> ReplayPolicy:
-        """Return the replay policy of an agent's inbox or of a role's queue."""
-        return next((each.policy for each in self._targets(kind, name) if each.policy is not None), self.policy)
+    def rule_for(self, kind: Literal["inbox", "tasks"], name: str, type: str = "") -> Rule:
+        """Return what holds for replays to an agent's inbox or a role's queue, of messages of a type: the stricter of both."""
+        types = (each for glob, each in self.types.items() if type and fnmatchcase(type, glob))
+        of_place = next((each for each in self._targets(kind, name) if each.policy is not None), None)
+        of_type = next((each for each in types if each.policy is not None), None)
+        rules = [Rule(each.policy, each.reason) for each in (of_place, of_type) if each is not None and each.policy]
+        return max(rules, key=lambda rule: rule.policy.strictness, default=Rule(self.policy))
 
     def thresholds_for(self, kind: Literal["inbox", "tasks"], name: str) -> Thresholds:
         """Return the thresholds of an agent's inbox or of a role's queue."""
@@ -311,18 +356,23 @@ _READERS: Final[Mapping[type[Any], Mapping[str, Callable[[Any, str], Any]]]] = {
         each.name: _seconds if each.name.startswith("oldest") else _integer for each in dataclasses.fields(Thresholds)
     },
     ContextSettings: {each.name: _boolean for each in dataclasses.fields(ContextSettings)},
-    TargetSettings: {"policy": _policy, "thresholds": _overrides},
+    TargetSettings: {"policy": _policy, "reason": _text, "thresholds": _overrides},
+    TypeSettings: {"policy": _policy, "reason": _text},
     Settings: {
         "refresh": _seconds,
         "read_only": _boolean,
         "policy": _policy,
         "replay_rate": _number,
+        "replay_stop_ratio": _number,
+        "canary": _integer,
+        "canary_watch": _seconds,
         "feed_lines": _integer,
         "theme": _text,
         "thresholds": _one(Thresholds),
         "contexts": _each(_one(ContextSettings)),
         "agents": _each(_one(TargetSettings)),
         "roles": _each(_one(TargetSettings)),
+        "types": _each(_one(TypeSettings)),
         "keys": _each(_text),
     },
 }

@@ -42,6 +42,7 @@ from patterns.fleet import Fleet, FleetSnapshot, ServerInfo
 from patterns.inbox import Inbox
 from patterns.ledger import TaskStatus
 from patterns.letter import DeadLetter
+from patterns.lineage import Death
 from patterns.message import Message, Receipt, current
 from patterns.names import Names
 from patterns.replaying import UNCHANGED
@@ -61,6 +62,7 @@ __all__ = [
     "DeadLetter",
     "DeadLetterConfig",
     "DeadLetters",
+    "Death",
     "Delivery",
     "DeliveryConfig",
     "EventBus",

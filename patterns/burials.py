@@ -16,9 +16,10 @@ from nats.js.errors import APIError
 
 from patterns.bucket import Bucket
 from patterns.errors import InvalidName, PermissionDenied, Unavailable, UnknownDestination
-from patterns.headers import header_size
+from patterns.headers import header_size, number
 from patterns.jetstream import STREAM_NOT_FOUND, WRONG_LAST_SEQUENCE
-from patterns.letter import PREFIX, DeadLetter, death_headers, number, read_letter
+from patterns.letter import PREFIX, DeadLetter, death_headers, read_letter
+from patterns.lineage import lighten
 from patterns.message import OUTCOME_OF, REPLAY_OF, Message
 from patterns.names import Entry
 from patterns.stored import PublishAck, StoredMessage
@@ -106,8 +107,9 @@ class Burials:
             subject=subject or origin.subject,
             deliveries=deliveries,
         )
-        body = origin.body
-        room = self._fleet.nc.max_payload - COPY_HEADROOM - header_size(headers)
+        body, most = origin.body, self._fleet.nc.max_payload - COPY_HEADROOM
+        headers = lighten(headers, most - len(body))
+        room = most - header_size(headers)
         if len(body) > room:
             headers[f"{PREFIX}Truncated"] = str(len(body))
             body = body[: max(0, room - 64)]

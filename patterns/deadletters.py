@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +126,9 @@ class DeadLetters:
         *,
         by: str,
         data: Any = UNCHANGED,
+        body: bytes | None = None,
+        headers: Mapping[str, str | None] | None = None,
+        job: str = "",
         to: str | None = None,
         expires_in: float | None = None,
         force: bool = False,
@@ -141,6 +144,9 @@ class DeadLetters:
             seq: The letter.
             by: Who replays; stays with the message.
             data: A new body, if given.
+            body: A new body as bytes, instead of `data`; the content type stays what it was.
+            headers: Headers of its sender to set, or with None to remove; those of the envelope cannot be edited.
+            job: Name of what it is replayed by; stays with the message, so that a new death can be told to be its doing.
             to: Another destination subject.
             expires_in: A new deadline in seconds; the old one is removed in any case.
             force: Replay beyond `max_replays`.
@@ -158,7 +164,7 @@ class DeadLetters:
             UnknownDeadLetter: It is not there (any more), or it is another one.
             AlreadyReplayed: An interrupted attempt sent it with another body before this edit; the letter stays.
             ReplayLimit: It was replayed as often as allowed.
-            InvalidMessage: Its body was cut when it died, and no other was given.
+            InvalidMessage: Its body was cut when it died, and no other was given; or a header cannot be edited so.
             UnknownDestination: Nothing stores its subject; the letter stays.
             Unavailable: Not confirmed; the letter stays, and replaying it again stores no second copy that anybody handles.
         """
@@ -174,6 +180,9 @@ class DeadLetters:
             self.destination(letter) if to is None else to,
             by=by,
             data=data,
+            body=body,
+            headers=headers or {},
+            job=job,
             back=to is None,
             expires_in=expires_in,
             before_publish=before_publish,

@@ -39,6 +39,11 @@ def header_size(headers: Mapping[str, str]) -> int:
     return 12 + 4 * len(headers) + (len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")))
 
 
+def number(text: str, default: int = 0) -> int:
+    """The number a header holds, or the default for what is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else default
+
+
 def format_time(moment: datetime) -> str:
     """RFC 3339 in UTC with microseconds."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"

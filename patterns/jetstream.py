@@ -171,12 +171,23 @@ class JetStream:
                 return None
             raise
 
-    async def pause(self, stream: str, consumer: str, seconds: float) -> None:
-        """Suspend the deliveries of a consumer (server 2.11 or later); 0 seconds resumes them."""
-        until = datetime.now(UTC) + timedelta(seconds=seconds)
-        await self.api(
+    async def pause(self, stream: str, consumer: str, seconds: float, *, now: datetime | None = None) -> datetime | None:
+        """Suspend the deliveries of a consumer (server 2.11 or later); 0 seconds resumes them.
+
+        Args:
+            stream: Name of the stream.
+            consumer: Its durable.
+            seconds: How long.
+            now: The server's clock, as a consumer's information tells it in `ts`; this machine's if omitted.
+
+        Returns:
+            Until when it is suspended, by the server's clock; None if it is not.
+        """
+        until = (now or datetime.now(UTC)) + timedelta(seconds=seconds)
+        answer = await self.api(
             f"CONSUMER.PAUSE.{stream}.{consumer}", {"pause_until": format_time(until)} if seconds > 0 else {}
         )
+        return until if seconds > 0 and answer.get("paused") else None
 
     # -- messages
 

@@ -19,8 +19,7 @@ import nats.errors
 
 from patterns.config import DeliveryConfig
 from patterns.errors import PatternError, Unavailable
-from patterns.headers import parse_time_ns
-from patterns.letter import number
+from patterns.headers import number, parse_time_ns
 from patterns.message import OUTCOME_OF, REPLAY_OF, Message
 from patterns.names import Entry, Kind, Names
 from patterns.pull import Pull

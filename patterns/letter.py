@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Final
 
 from patterns.errors import InvalidName
-from patterns.headers import escape, format_time, header_size, parse_time, unescape
+from patterns.headers import escape, format_time, header_size, number, parse_time, unescape
+from patterns.lineage import Death, continued, is_death, read_deaths
 from patterns.message import CE_CORRELATION, CE_EXPIRY, CE_ID, CE_TYPE, MSG_ID, REPLAY_OF, Message, decode_stored
 from patterns.names import Entry, Kind, Names
 from patterns.stored import StoredMessage
@@ -40,10 +42,16 @@ LONG_HEADER = 512
 LONGEST_FACT = 2048
 """Characters of subject and message id: longer ones are left out, the rest of the story is bounded anyway."""
 
+OPERATOR_LIMIT = 128
+"""Characters of who replayed and by which job."""
+
 _ENVELOPE = ("ce-", "Agent-", "Content-Type", "traceparent", PREFIX)
 _SENDABLE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """Header names a client can publish; a stream may hold others."""
-_KEPT_ON_REPLAY = frozenset({f"{PREFIX}First-At", f"{PREFIX}Replays", f"{PREFIX}Replayed-From", f"{PREFIX}Replayed-By"})
+_KEPT_ON_REPLAY = frozenset(
+    PREFIX + name for name in ("First-At", "First-Entry", "Replays", "Replayed-From", "Replayed-By", "Replay-Job")
+)
+"""What a replayed message carries besides its earlier deaths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +99,47 @@ class DeadLetter:
     def error_text(self) -> str:
         """`Type: text`, or whichever of the two there is."""
         return ": ".join(part for part in (self.error_type, self.error) if part)
+
+    @property
+    def death(self) -> Death:
+        """This death as the last of the chain, from which it has not come back yet."""
+        return Death(
+            n=self.replays + 1,
+            entry=self.entry,
+            seq=self.seq,
+            at=self.died_at,
+            reason=self.reason,
+            error_type=self.error_type,
+            error=self.error,
+            agent=self.agent,
+            deliveries=self.deliveries,
+        )
+
+    @property
+    def lineage(self) -> tuple[Death, ...]:
+        """Its earlier deaths, oldest first, as far as they are on record: `Death.n` shows which are missing.
+
+        There are as many as it was replayed, but older versions and other code keep none, and of many some are dropped.
+        """
+        return read_deaths(self.message.headers, self.replays)
+
+    @property
+    def first_entry(self) -> str:
+        """`entry` of its first death; empty if that is not on record."""
+        if not self.replays:
+            return self.entry
+        first = next((death.entry for death in self.lineage[:1] if death.n == 1), "")
+        return self.message.headers.get(f"{PREFIX}First-Entry", "") or first
+
+    @property
+    def replayed_by(self) -> str:
+        """Who replayed it before this death; empty for nobody."""
+        return self.message.headers.get(f"{PREFIX}Replayed-By", "") if self.replays else ""
+
+    @property
+    def replay_job(self) -> str:
+        """What replayed it before this death, as the console's jobs are named; empty for none and for what has no name."""
+        return self.message.headers.get(f"{PREFIX}Replay-Job", "") if self.replays else ""
 
 
 def read_letter(stored: StoredMessage, *, names: Names, stream: str) -> DeadLetter | None:
@@ -186,14 +235,14 @@ def _copied(headers: Mapping[str, str]) -> dict[str, str]:
 
     `Dead-Letter-*` on a message that is no replay is a claim of its sender; on a replay the chain of its deaths is kept.
     """
-    chain = _KEPT_ON_REPLAY if REPLAY_OF in headers else frozenset[str]()
+    replayed = REPLAY_OF in headers
     kept = {
         name: value
         for name, value in headers.items()
         if _SENDABLE.fullmatch(name)
         and name not in ("Status", "Description")
         and not name.startswith(("Nats-", REPLAY_OF))
-        and (not name.startswith(PREFIX) or name in chain)
+        and (not name.startswith(PREFIX) or (replayed and _of_chain(name)))
     }
     if header_size(kept) <= HEADERS_LIMIT:
         return kept
@@ -208,32 +257,59 @@ def _copied(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def replay_headers(
-    stored: Mapping[str, str], letter: DeadLetter, entry: Entry, generation: int, by: str
+    stored: Mapping[str, str],
+    letter: DeadLetter,
+    entry: Entry,
+    generation: int,
+    by: str,
+    *,
+    job: str = "",
+    edited: bool = False,
+    changes: Mapping[str, str | None] = MappingProxyType({}),
 ) -> dict[str, str]:
-    """Headers of the replayed message: the original's, the chain of its deaths, and a new deterministic id."""
+    """Headers of the replayed message: the original's, the chain of its deaths, and a new deterministic id.
+
+    Args:
+        stored: Headers of the letter as they are stored.
+        letter: The same, read.
+        entry: Names its death.
+        generation: How often it will have been replayed.
+        by: Who replays.
+        job: What it is replayed by, if that has a name.
+        edited: Whether it goes back with another body or other headers.
+        changes: Its sender's headers to set, as they go over the wire, or with None to remove.
+    """
     kept = {
         name: value
         for name, value in stored.items()
-        if not name.startswith("Nats-")
-        and name not in (CE_EXPIRY, REPLAY_OF)
-        and (not name.startswith(PREFIX) or name in _KEPT_ON_REPLAY)
+        if not name.startswith(("Nats-", PREFIX)) and name not in (CE_EXPIRY, REPLAY_OF)
     }
+    kept |= {name: value for name, value in changes.items() if value is not None}
+    for name in changes:
+        if changes[name] is None:
+            kept.pop(name, None)
     if CE_ID not in kept and letter.id:
         # A bare message got its id from stream and sequence; both change now, the id must not.
         kept[CE_ID] = escape(letter.id)
-    return kept | {
-        MSG_ID: f"{entry}:r{generation}",
-        REPLAY_OF: str(entry),
-        f"{PREFIX}First-At": format_time(letter.first_at or letter.died_at),
-        f"{PREFIX}Replays": str(generation),
-        f"{PREFIX}Replayed-From": str(letter.seq),
-        f"{PREFIX}Replayed-By": escape(by[:128]),
+    death = replace(letter.death, replayed_by=by, replayed_at=datetime.now(UTC), job=job, edited=edited)
+    told = {
+        "First-At": format_time(letter.first_at or letter.died_at),
+        "First-Entry": escape(letter.first_entry),
+        "Replays": str(generation),
+        "Replayed-From": str(letter.seq),
+        "Replayed-By": escape(by[:OPERATOR_LIMIT]),
+        "Replay-Job": escape(job[:OPERATOR_LIMIT]),
     }
+    return (
+        kept
+        | {MSG_ID: f"{entry}:r{generation}", REPLAY_OF: str(entry)}
+        | {PREFIX + name: value for name, value in told.items() if value}
+        | continued(stored, death)
+    )
 
 
-def number(text: str, default: int = 0) -> int:
-    """The number a header holds, or the default for what is none."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else default
+def _of_chain(name: str) -> bool:
+    return name in _KEPT_ON_REPLAY or is_death(name)
 
 
 def _time(text: str) -> datetime | None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from patterns import names as _names
 from patterns.errors import InvalidMessage, InvalidName
 from patterns.headers import escape, format_time, header_size, parse_time, unescape
+from patterns.lineage import DEATH
 from patterns.names import Names
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Message:
     text: str
     """The body as text, undecodable bytes replaced."""
     headers: Mapping[str, str]
-    """All headers, percent-decoded where the library or a CloudEvents producer wrote them."""
+    """All headers, percent-decoded where the library or a CloudEvents producer wrote them; earlier deaths stay encoded."""
     time: datetime | None
     """When the sender made it."""
     correlation_id: str
@@ -250,7 +251,7 @@ def decode(
     if "%" in "".join(raw.values()):
         encoded = ("",) if "ce-specversion" in raw else ("ce-", "Agent-", "Dead-Letter-")
         decoded = {
-            name: unescape(value) if name.startswith(encoded) and not name.startswith("Nats-") else value
+            name: unescape(value) if name.startswith(encoded) and not name.startswith(("Nats-", DEATH)) else value
             for name, value in raw.items()
         }
     problem: str | None = None

@@ -19,12 +19,12 @@ from patterns.errors import (
     QueueFull,
     UnknownDestination,
 )
-from patterns.headers import format_time
+from patterns.headers import encodable, format_time
 from patterns.ledger import TaskStatus
 from patterns.letter import PREFIX, DeadLetter, replay_headers
 from patterns.message import CE_CONTENT_TYPE, CE_EXPIRY, Receipt, encode_data
 from patterns.names import Entry, Place, is_literal
-from patterns.stored import PublishAck, StoredMessage
+from patterns.stored import SENDABLE, PublishAck, StoredMessage
 
 if TYPE_CHECKING:
     from patterns.fleet import Fleet
@@ -66,6 +66,9 @@ class Replayer:
         *,
         by: str,
         data: Any,
+        body: bytes | None,
+        headers: Mapping[str, str | None],
+        job: str,
         back: bool,
         expires_in: float | None,
         before_publish: Callable[[], Awaitable[None]] | None,
@@ -79,33 +82,41 @@ class Replayer:
             subject: Where it goes.
             by: Who replays.
             data: Its new body, or `UNCHANGED`.
+            body: Its new body as bytes, its content type kept.
+            headers: Headers of its sender to set, or with None to remove.
+            job: What it is replayed by, if that has a name.
             back: Whether that is where it came from.
             expires_in: A new deadline in seconds.
             before_publish: Awaited immediately before the publish.
             insist: Repeat the publish even to a server that may have forgotten it.
         """
         require_literal(subject)
+        require_free(headers)
         seq, recorded = letter.seq, letter.stream if back else None
         stream = await self._destination_stream(subject, recorded)
         stored_in = self._names.dlq_stream
         death = Entry.parse(letter.entry)
         await self._fleet.burials.finish(letter, death)
-        replaced = None if isinstance(data, _Unchanged) else encode_data(data)
-        if replaced is None and f"{PREFIX}Truncated" in stored.headers:
+        content_type = ""
+        if not isinstance(data, _Unchanged):
+            body, content_type = encode_data(data)
+        if body is None and f"{PREFIX}Truncated" in stored.headers:
             raise InvalidMessage(
                 f"dead letter {seq} holds only a part of its body: replay it with new data, or discard it"
             )
+        edited = body is not None or bool(headers)
         generation = letter.replays + 1
         before: TaskStatus | None = None
         # One that was delivered already has had a life of its own since: what is sent now is dropped as its second copy.
         if back and self._has_record(letter) and not await self._fleet.burials.delivered(death, generation):
             before = await self._resubmit(letter)
-        headers = replay_headers(stored.headers, letter, death, generation, by)
+        sent = replay_headers(stored.headers, letter, death, generation, by, job=job, edited=edited, changes=headers)
         if expires_in is not None:
-            headers[CE_EXPIRY] = format_time(datetime.now(UTC) + timedelta(seconds=expires_in))
-        body = stored.body
-        if replaced is not None:
-            body, headers[CE_CONTENT_TYPE] = replaced
+            sent[CE_EXPIRY] = format_time(datetime.now(UTC) + timedelta(seconds=expires_in))
+        if content_type:
+            sent[CE_CONTENT_TYPE] = content_type
+        if body is None:
+            body = stored.body
         if before_publish is not None:
             try:
                 await before_publish()
@@ -113,15 +124,15 @@ class Replayer:
                 await self._undo_resubmit(letter, before)
                 raise
         try:
-            ack = await self._send(subject, body, headers, stream, recorded, insist=insist)
+            ack = await self._send(subject, body, sent, stream, recorded, insist=insist)
         except (UnknownDestination, QueueFull, MessageTooLarge, APIError):
             await self._undo_resubmit(letter, before)
             raise
         if ack.duplicate:
             # The replay of before got there, and its task has had a life of its own since.
             await self._undo_resubmit(letter, before)
-            if replaced is not None:
-                await self._require_sent(letter, ack, body)
+            if edited:
+                await self._require_sent(letter, ack, body, headers)
         try:
             await self._fleet.burials.resolve(death, f"replayed by {by}")
             await self._js.delete(stored_in, seq)
@@ -181,11 +192,14 @@ class Replayer:
             lambda record: before if record and (record.state, record.note, record.seq) == untouched else None,
         )
 
-    async def _require_sent(self, letter: DeadLetter, ack: PublishAck, body: bytes) -> None:
-        """The server took this edit for the attempt of before: whether that one had the same body."""
+    async def _require_sent(
+        self, letter: DeadLetter, ack: PublishAck, body: bytes, headers: Mapping[str, str | None]
+    ) -> None:
+        """The server took this edit for the attempt of before: whether that one had the same body and headers."""
         sent = await self._js.get(ack.stream, ack.seq)
-        if sent is None or sent.body != body:
-            how = "not with this body" if sent is not None else "nobody can tell any more with which body"
+        same = sent is not None and all(sent.headers.get(name) == value for name, value in headers.items())
+        if sent is None or sent.body != body or not same:
+            how = "not with this edit" if sent is not None else "nobody can tell any more with which edit"
             raise AlreadyReplayed(
                 f"dead letter {letter.seq} was replayed by an interrupted attempt already, as {ack.stream} {ack.seq}, and {how}: "
                 "replay it once more without an edit to close it, and send the edit as a new message"
@@ -206,6 +220,36 @@ class Replayer:
             del self._streams[next(iter(self._streams))]
         self._streams[key] = streams[0]
         return streams[0]
+
+
+RESERVED: Final = (
+    "nats-",
+    "ce-",
+    "agent-",
+    "dead-letter-",
+    "traceparent",
+    "tracestate",
+    "content-type",
+    "status",
+    "description",
+)
+"""How the names of headers begin, in lower case, that nobody edits: they are the server's, the envelope's or the story's."""
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a header is none of its sender's own."""
+    return name.lower().startswith(RESERVED)
+
+
+def require_free(headers: Mapping[str, str | None]) -> None:
+    """Raise InvalidMessage unless all of these are headers that an edit may set, in a form that can be sent."""
+    for name, value in headers.items():
+        if is_reserved(name):
+            raise InvalidMessage(f"header {name!r} is reserved and cannot be edited")
+        if not SENDABLE.fullmatch(name):
+            raise InvalidMessage(f"header name {name!r} cannot be sent")
+        if value is not None and (encodable(value) != value or any(c in value for c in "\r\n\0")):
+            raise InvalidMessage(f"header {name!r}: its value must be one line of text")
 
 
 def require_literal(subject: str) -> None:

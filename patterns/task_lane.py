@@ -19,10 +19,10 @@ from patterns.errors import (
     QueueFull,
     UnknownDestination,
 )
-from patterns.headers import encodable
+from patterns.headers import encodable, number
 from patterns.lane import Lane
 from patterns.ledger import TaskStatus
-from patterns.letter import DeadLetter, number
+from patterns.letter import DeadLetter
 from patterns.message import JSON_TYPE, OUTCOME_OF, Outgoing, decode, encode, encode_data, handling
 from patterns.names import Entry
 from patterns.stored import StoredMessage

@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from console.commands.opening import Place
     from console.commands.options import GlobalOptions
     from console.commands.running import Interrupt
+    from console.operations.edits import Edit
     from console.operations.guard import WriteGuard
     from console.operations.job import Job
     from console.operations.ledger import JobLedger
     from console.operations.plan import Plan
+    from console.operations.plan_letters import Sending
+    from console.settings import Settings
     from patterns import Fleet
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
@@ -41,6 +44,25 @@ NoSpill = Annotated[
     bool, typer.Option("--no-spill", help="Write nothing down first: what is removed is gone for good.")
 ]
 Rate = Annotated[float | None, typer.Option("--rate", metavar="N", help="Messages a second, 1 to 500.")]
+Pause = Annotated[
+    bool,
+    typer.Option(
+        "--pause", help="Pause the consumers concerned while it runs; they go on at its end, or after a crash."
+    ),
+]
+StopRatio = Annotated[
+    float | None,
+    typer.Option(
+        "--stop-ratio", metavar="R", help="Stop when more than this share died again, 0 to 1 (1 never stops)."
+    ),
+]
+CanaryCount = Annotated[
+    int | None,
+    typer.Option("--canary", metavar="N", help="Send N first; the rest only if all of them are acknowledged."),
+]
+WatchFor = Annotated[
+    str | None, typer.Option("--watch", metavar="AGE", help="How long a canary is watched, such as 30s.")
+]
 Uncapped = Annotated[bool, typer.Option("--uncapped", help="As fast as it goes.")]
 
 
@@ -56,6 +78,7 @@ class Asked:
     uncapped: bool = False
     force: bool = False
     no_spill: bool = False
+    pause: bool = False
 
     @property
     def spill(self) -> Path | None:
@@ -73,6 +96,36 @@ class Asked:
         if self.uncapped:
             return None
         return self.rate if self.rate is not None else default
+
+
+def sending(
+    asked: Asked, settings: Settings, *, to: str | None = None, edit: Edit | None = None, canary: int | None = None,
+    watch: str | None = None, stop_ratio: float | None = None,
+) -> Sending:  # fmt: skip
+    """How letters are sent, from the options and the settings.
+
+    Raises:
+        UsageError: An option is out of range, or needs another.
+    """
+    from console.filters import parse_duration
+    from console.operations.canary import Canary
+    from console.operations.plan_letters import Sending
+
+    if watch is not None and canary is None:
+        raise UsageError("--watch is for a canary: say --canary N, too")
+    try:
+        seconds = settings.canary_watch if watch is None else parse_duration(watch)
+    except ValueError:
+        raise UsageError(f"--watch {watch!r}: expected a time like 30s or 5m") from None
+    return Sending(
+        rate=asked.pace(settings.replay_rate),
+        to=to,
+        edit=edit,
+        canary=None if canary is None else Canary(canary, seconds),
+        stop_ratio=settings.replay_stop_ratio if stop_ratio is None else stop_ratio,
+        hold=asked.pause,
+        force=asked.force,
+    )
 
 
 def spill_dir() -> Path:

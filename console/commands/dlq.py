@@ -10,7 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from console.commands import acting, running
-from console.commands.acting import Asked, DryRun, Force, Json, NoSpill, Rate, Reason, Uncapped, Yes
+from console.commands.acting import (
+    Asked,
+    CanaryCount,
+    DryRun,
+    Force,
+    Json,
+    NoSpill,
+    Pause,
+    Rate,
+    Reason,
+    StopRatio,
+    Uncapped,
+    WatchFor,
+    Yes,
+)
 from console.commands.options import GlobalOptions
 from console.commands.output import Output
 from console.operations.errors import UsageError
@@ -29,7 +43,7 @@ TABLE_LIMIT = 100
 
 FILTER_HELP = """\b
 A filter narrows: words match anywhere, field:value in one place, space is AND,
-comma is OR, ! inverts. Fields: agent role kind subject type reason error
+comma is OR, ! inverts. Fields: agent role kind subject type reason error cause
 correlation attempts replays age size hdr.NAME body.PATH seq.
 """
 
@@ -56,12 +70,14 @@ REPLAY_EPILOG = (
 \b
 Without --yes the plan is printed and nothing changes (exit code 4; with
 --dry-run 0). A letter is removed only after the server confirmed the message in
-its stream. Ctrl-C stops after the letter in work.
+its stream. Ctrl-C stops after the letter in work. A job stops by itself when
+too many of its letters die again (--stop-ratio, replay_stop_ratio).
 
 \b
 Examples:
   agent-console dlq replay 1042 1043 --dry-run
   agent-console dlq replay --filter 'role:backend reason:max-deliver' --yes
+  agent-console dlq replay --filter 'role:backend' --canary 3 --watch 1m --yes
   agent-console dlq replay --all --rate 50 --reason 'model is back' --yes --json
 """
 )
@@ -138,6 +154,10 @@ def replay_letters(
     expression: Expression = None,
     everything: All = False,
     to: Annotated[str | None, typer.Option("--to", metavar="SUBJECT", help="Instead of where each came from.")] = None,
+    canary: CanaryCount = None,
+    watch: WatchFor = None,
+    stop_ratio: StopRatio = None,
+    pause: Pause = False,
     rate: Rate = None,
     uncapped: Uncapped = False,
     reason: Reason = "",
@@ -149,7 +169,7 @@ def replay_letters(
     """Send dead letters back to where they came from."""
     options: GlobalOptions = context.obj
     asked = Asked(
-        dry_run=dry_run, yes=yes, as_json=json, reason=reason, rate=rate, uncapped=uncapped, force=force
+        dry_run=dry_run, yes=yes, as_json=json, reason=reason, rate=rate, uncapped=uncapped, force=force, pause=pause
     )  # fmt: skip
     # A choice that cannot be meant is refused without asking a server.
     _read_choice(seqs, expression, everything=everything)
@@ -160,10 +180,8 @@ def replay_letters(
         return await plan_replay(
             fleet,
             _read_choice(seqs, expression, everything=everything),
-            rate=asked.pace(place.settings.replay_rate),
+            acting.sending(asked, place.settings, to=to, canary=canary, watch=watch, stop_ratio=stop_ratio),
             policy=policy_of(place.settings),
-            to=to,
-            force=force,
             reason=reason,
             prod=place.prod,
         )

@@ -246,6 +246,7 @@ def shape(record: JobRecord, counts: Mapping[ItemState, int]) -> dict[str, Any]:
     from datetime import UTC, datetime
 
     from console.commands.shapes import moment
+    from console.operations.edits import Edit
 
     def at(seconds: float | None) -> str | None:
         return None if seconds is None else moment(datetime.fromtimestamp(seconds, UTC))
@@ -274,4 +275,11 @@ def shape(record: JobRecord, counts: Mapping[ItemState, int]) -> dict[str, Any]:
         "ended_at": at(record.ended),
         "spill": record.spill,
         "error": record.error or None,
+        "edit": Edit.from_spec(record.spec["edit"]).describe() if "edit" in record.spec else None,
+        "canary": record.spec.get("canary"),
+        "canary_verdict": record.spec.get("canary_verdict"),
+        "stop_ratio": record.spec.get("stop_ratio"),
+        "pauses": [" ".join(each) for each in record.spec.get("hold", ())],
+        "died_again": record.spec.get("redied", 0),
+        "overridden": record.spec.get("overridden", {}),
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from console.commands import acting, running
-from console.commands.acting import Asked, DryRun, Force, Json, NoSpill, Rate, Reason, Yes
+from console.commands.acting import Asked, DryRun, Force, Json, NoSpill, Pause, Rate, Reason, Yes
 from console.commands.dlq import FILTER_HELP
 from console.commands.messages import inbox_app, queue_app
 from console.commands.options import GlobalOptions
@@ -79,6 +79,7 @@ def purge_inbox(
     up_to_seq: UpToSeq = None,
     rate: Rate = None,
     no_spill: NoSpill = False,
+    pause: Pause = False,
     reason: Reason = "",
     force: Force = False,
     dry_run: DryRun = False,
@@ -87,7 +88,9 @@ def purge_inbox(
 ) -> int:
     """Remove messages of an agent's inbox; they are written to a file first."""
     choice = _choose(everything, expression, subject, keep, older_than, up_to_seq)
-    asked = Asked(dry_run=dry_run, yes=yes, as_json=json, reason=reason, rate=rate, force=force, no_spill=no_spill)
+    asked = Asked(
+        dry_run=dry_run, yes=yes, as_json=json, reason=reason, rate=rate, force=force, no_spill=no_spill, pause=pause
+    )  # fmt: skip
     return _purge(context.obj, asked, "inbox", agent, choice)
 
 
@@ -103,6 +106,7 @@ def purge_queue(
     up_to_seq: UpToSeq = None,
     rate: Rate = None,
     no_spill: NoSpill = False,
+    pause: Pause = False,
     reason: Reason = "",
     force: Force = False,
     dry_run: DryRun = False,
@@ -111,7 +115,9 @@ def purge_queue(
 ) -> int:
     """Remove tasks of a role's queue; they are written to a file first."""
     choice = _choose(everything, expression, subject, keep, older_than, up_to_seq)
-    asked = Asked(dry_run=dry_run, yes=yes, as_json=json, reason=reason, rate=rate, force=force, no_spill=no_spill)
+    asked = Asked(
+        dry_run=dry_run, yes=yes, as_json=json, reason=reason, rate=rate, force=force, no_spill=no_spill, pause=pause
+    )  # fmt: skip
     return _purge(context.obj, asked, "queue", role, choice)
 
 
@@ -207,6 +213,7 @@ def _purge(options: GlobalOptions, asked: Asked, kind: Group, name: str, choice:
             _place(fleet, kind, name),
             choice,
             spill=asked.spill,
+            hold=asked.pause,
             rate=asked.pace(None),
             reason=asked.reason,
             prod=place.prod,

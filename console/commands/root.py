@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from console.commands import audit, demo, dlq, events, fleet, info, jobs, logs, messages, purge, screen
+from console.commands import audit, demo, dlq, edit, events, fleet, info, jobs, lineage, logs, messages, purge, screen
 from console.commands.options import GlobalOptions, MissingValue, command_of, hoist
 from console.commands.output import prepare, tell
 from console.commands.running import FAILED, INCOMPLETE, OK, USAGE
@@ -91,6 +91,8 @@ def root(
 
 demo.register(app)
 purge.register()
+edit.register()
+lineage.register()
 fleet.register(app)
 app.add_typer(messages.inbox_app, name="inbox")
 app.add_typer(messages.queue_app, name="queue")

@@ -33,6 +33,7 @@ class Interrupt:
     def __init__(self, task: asyncio.Task[Any]) -> None:
         self._task = task
         self._stop: Callable[[], None] | None = None
+        self._elsewhere = False
         self.number = 0
 
     @property
@@ -49,8 +50,19 @@ class Interrupt:
         finally:
             self._stop = None
 
+    @contextlib.contextmanager
+    def left_to_others(self) -> Iterator[None]:
+        """For the block, Ctrl-C is the affair of the program that has the terminal."""
+        self._elsewhere = True
+        try:
+            yield
+        finally:
+            self._elsewhere = False
+
     def receive(self, number: signal.Signals) -> None:
         """Take note of a signal."""
+        if self._elsewhere and number == signal.SIGINT:
+            return
         self.number = int(number)
         if self._stop is not None:
             stop, self._stop = self._stop, None

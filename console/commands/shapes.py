@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from console.messages import MessageState
 from console.monitor.view import Finding, FleetView, Flow, Subscription
-from patterns import DeadLetter, Message, Names, ServerInfo
+from patterns import DeadLetter, Death, Message, Names, ServerInfo
 from patterns.headers import format_time
 
 STATUSES: Final = ("healthy", "warning", "critical", "unknown")
@@ -141,6 +141,26 @@ def letter_in_full(dead: DeadLetter) -> dict[str, Any]:
         "data": decoded(dead.message.data),
         "text": dead.message.text,
         "base64": base64.b64encode(dead.message.body).decode("ascii"),
+    }
+
+
+def death(each: Death) -> dict[str, Any]:
+    """One death of a letter, as `dlq lineage` has it."""
+    return {
+        "n": each.n,
+        "entry": each.entry,
+        "seq": each.seq or None,
+        "source": each.source,
+        "died_at": moment(each.at),
+        "reason": each.reason or None,
+        "error_type": each.error_type or None,
+        "error": each.error or None,
+        "agent": each.agent or None,
+        "deliveries": each.deliveries,
+        "replayed_by": each.replayed_by or None,
+        "replayed_at": moment(each.replayed_at),
+        "job": each.job or None,
+        "edited": each.edited,
     }
 
 

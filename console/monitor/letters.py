@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from console.causes import cause_of
 from patterns import DeadLetter, Fleet
 
 PAGE = 500
@@ -68,6 +69,9 @@ class LetterStore:
         after = max(self._last, last - CAPACITY, first - 1)
         while page := await self._fleet.dead_letters.list(after=after, limit=PAGE):
             self._letters.update((letter.seq, letter) for letter in page)
+            for letter in page:
+                # Remembered a page at a time: 20,000 different errors would hold the first paint for half a second.
+                cause_of(letter)
             if self._mark:
                 self.fresh += page
             after = page[-1].seq

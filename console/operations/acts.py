@@ -18,11 +18,13 @@ from typing import Literal
 import nats.errors
 from nats.js.errors import APIError
 
+from console.operations.edits import Edit, EditError
 from console.operations.items import Item, ItemResult
 from console.operations.ledger import JobRecord, LedgerItem
 from console.operations.places import Destinations
 from console.text.safe import clean
 from patterns import Fleet, InvalidName, Unavailable, UnknownDeadLetter
+from patterns.headers import parse_time
 from patterns.names import Entry
 from patterns.rescue import Stranded, ensure_dead_letters, rescue
 from patterns.stored import StoredMessage
@@ -87,6 +89,7 @@ class Replay(Act):
         super().__init__(fleet, record)
         self._to: str | None = record.spec.get("to")
         self._force = bool(record.spec.get("force"))
+        self._edit = Edit.from_spec(record.spec["edit"]) if "edit" in record.spec else None
         self._destinations = Destinations(fleet)
         self._letters = ReadAhead(fleet, fleet.dead_letters.stream)
 
@@ -97,9 +100,16 @@ class Replay(Act):
         letter = dead.decode(read) if read is not None else None
         if read is None or letter is None:
             return ItemResult(item.seq, "skipped", GONE)
+        try:
+            edited = self._edit.apply(read) if self._edit is not None else None
+        except EditError as error:
+            return ItemResult(item.seq, "failed", clean(str(error)))
         receipt = await dead.replay(
             item.seq,
             by=self.record.actor,
+            job=self.record.id,
+            body=edited.body if edited is not None else None,
+            headers=edited.headers if edited is not None else None,
             to=self._to,
             force=self._force,
             before_publish=partial(sending, letter.entry),
@@ -109,8 +119,10 @@ class Replay(Act):
         )
         where = f"{receipt.stream} {receipt.seq}"
         if receipt.duplicate:
-            return ItemResult(item.seq, "duplicate", f"was replayed before to {where}; only the letter was removed")
-        return ItemResult(item.seq, "done", f"to {clean(item.destination)}, {where}")
+            return ItemResult(
+                item.seq, "duplicate", f"was replayed before to {where}; only the letter was removed", where
+            )
+        return ItemResult(item.seq, "done", f"to {clean(item.destination)}, {where}", where)
 
     async def verdict(self, begun: LedgerItem) -> Verdict:
         """Gone, its receipt tells how; else it may be repeated where a second copy would be dropped."""
@@ -238,7 +250,11 @@ class Pause(Act):
         """One call; repeating it changes nothing."""
         await sending("")
         spec = self.record.spec
-        await self.fleet.jetstream.pause(self.record.stream, spec["durable"], float(spec["seconds"]))
+        js, seconds = self.fleet.jetstream, float(spec["seconds"])
+        info = await js.consumer_info(self.record.stream, spec["durable"]) if seconds else None
+        # By the server's clock: this machine's may be minutes off.
+        now = parse_time(info["ts"]) if info is not None and "ts" in info else None
+        await js.pause(self.record.stream, spec["durable"], seconds, now=now)
         return ItemResult(item.seq, "done", f"{clean(spec['durable'])} {self.record.action}d")
 
 

@@ -36,6 +36,8 @@ class ItemResult:
     outcome: Outcome
     detail: str
     """One safe line."""
+    sent: str = ""
+    """Where it was stored, `<stream> <sequence>`; empty if it was not sent anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,11 @@ class Items(Sequence[Item]):
     def __iter__(self) -> Iterator[Item]:
         for at in range(len(self._seqs)):
             yield self[at]
+
+    @property
+    def places(self) -> Sequence[tuple[str, str]]:
+        """Each source with each destination that its items go to."""
+        return self._names
 
     def spread(self, *, by: Literal["source", "destination"]) -> dict[str, int]:
         """How many items there are for each source or destination; those that go nowhere are not counted."""

@@ -15,6 +15,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from console.operations.ledger import (
     LedgerBusy,
     LedgerItem,
 )
+from console.operations.oversight import Oversight
 from console.operations.places import require_home, require_rate
 from console.operations.plan import Plan
 from console.operations.progress import Progress
@@ -53,6 +55,7 @@ SETTLE = 16
 """Results that are written down at a time, at the most; the rest a kill leaves to be found out."""
 _ACTS: dict[str, Callable[[Fleet, JobRecord], Act]] = {
     "replay": acts.Replay,
+    "edit": acts.Replay,
     "move": acts.Replay,
     "rescue": acts.Rescue,
     "restore": Restore,
@@ -99,7 +102,10 @@ class Job(Progress):
         self.going = asyncio.Event()
         """Not paused."""
         self.going.set()
-        self._leaving = False
+        self.asks = False
+        """Whether somebody is there to say how it goes on after its canary; else that decides."""
+        self._keeps_rest = False
+        """Whether what is left when it stops can be resumed."""
         self._unsettled: list[tuple[int, ItemResult]] = []
         if self.recorded:
             self._count(self.ledger.counts(record.id))
@@ -127,7 +133,15 @@ class Job(Progress):
         if plan.to is not None:
             spec["to"] = plan.to
         if plan.force:
-            spec["force"] = True
+            spec |= {"force": True, "overridden": dict(plan.overridden)}
+        if plan.edit is not None:
+            spec["edit"] = plan.edit.spec()
+        if plan.canary is not None:
+            spec["canary"] = plan.canary.spec()
+        if plan.stop_ratio is not None:
+            spec["stop_ratio"] = plan.stop_ratio
+        if plan.hold:
+            spec["hold"] = [list(each) for each in plan.holds]
         if plan.spill is not None:
             spec["spill"] = str(plan.spill)
         if plan.source is not None:
@@ -168,8 +182,14 @@ class Job(Progress):
     def leave(self) -> None:
         """Stop after the item in work because the program ends: it can be resumed."""
         # One that was cancelled before stays cancelled.
-        self._leaving = not self.cancelled.is_set()
+        self._keeps_rest = not self.cancelled.is_set()
         self.cancel()
+
+    def stop(self, why: str) -> None:
+        """Stop after the item in work because going on would do harm: it can be resumed by whoever knows better."""
+        if not self.cancelled.is_set():
+            self.error = clean(why)
+            self.leave()
 
     def pause(self) -> None:
         """Stop after the item in work until `go_on`."""
@@ -230,10 +250,12 @@ class Job(Progress):
             await require_home(self.fleet, self.record)
             act = await asyncio.to_thread(self.act)
             await act.prepare()
-            runner = Runner(self, act)
-            await runner.find_out()
-            if await self._spill():
-                await runner.work()
+            async with Oversight(self) as oversight:
+                runner = Runner(self, act)
+                await runner.find_out()
+                if await self._spill():
+                    await oversight.canary(runner.work)
+                    await runner.work()
             # All items of a large job are many: not on the event loop.
             await asyncio.to_thread(self._round_off)
         except (OperationError, PatternError, nats.errors.Error, OSError) as error:
@@ -288,6 +310,15 @@ class Job(Progress):
         return True
 
     # -- writing down
+
+    def remember(self, **spec: Any) -> None:
+        """Change what its record says of it.
+
+        Raises:
+            OperationError: The ledger cannot be written.
+        """
+        self.record = replace(self.record, spec={**self.record.spec, **spec})
+        self.ledger.update(self.id, spec=dict(self.record.spec))
 
     def note(self, n: int, result: ItemResult) -> None:
         """An item has come to an end."""
@@ -344,7 +375,7 @@ class Job(Progress):
             self.error = "the server did not answer several times: what is left can be resumed"
         if self.error:
             self.state = "failed"
-        elif left and self._leaving:
+        elif left and self._keeps_rest:
             self.state = "interrupted"
         else:
             self.state = "cancelled" if left else "completed"
@@ -362,7 +393,7 @@ class Job(Progress):
         """What was cancelled is given up; what turned out to be gone must not be put back."""
         while self._unsettled:
             self._patiently(self.settle)
-        if self.cancelled.is_set() and not self._leaving:
+        if self.cancelled.is_set() and not self._keeps_rest:
             self._patiently(self.ledger.abandon, self.id)
         self.ledger.checkpoint()
         if self.spill is not None:
@@ -391,7 +422,8 @@ class Job(Progress):
     def as_json(self, skipped: Sequence[Any] = ()) -> dict[str, Any]:
         """The contract's form of a result; with what its plan skipped."""
         results = [*self.results, *(ItemResult(skip.seq, "skipped", skip.reason) for skip in skipped)]
-        return {
+        told: dict[str, Any] = {} if self.canary is None else {"canary": self.canary.as_json()}
+        return told | {
             "job": self.id,
             "planned": self.planned,
             "done": self.count("done", "duplicate"),

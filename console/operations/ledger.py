@@ -8,8 +8,6 @@ releases with the process, tells a running job from one that was interrupted, an
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import json
 import os
 import sqlite3
@@ -23,6 +21,7 @@ from typing import Any, Literal
 
 from console.operations.errors import OperationError
 from console.operations.items import Item, ItemResult, Outcome
+from console.operations.locks import StreamLock, StreamLocks
 
 JobState = Literal["planned", "running", "paused", "completed", "cancelled", "failed", "interrupted"]
 OPEN: tuple[JobState, ...] = ("planned", "running", "paused", "interrupted")
@@ -32,13 +31,13 @@ ItemState = Literal["waiting", "sending"] | Outcome
 
 KEPT_S = 90 * 86400.0
 """Jobs that ended longer ago are forgotten."""
+NOTES_KEPT_S = 365 * 86400.0
+"""Notes that were written longer ago are forgotten: what they are about came back within the year, or never."""
 
 BUSY_S = 0.1
 """Seconds a call waits for another writer before it is `LedgerBusy`: an event loop may be behind it."""
 SLICE = 2000
 """Items written in one transaction."""
-PROBES, PROBE_S = 3, 0.01
-"""Times and seconds between them that a lock is tried again: whoever lists jobs holds each for a moment."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -50,11 +49,18 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE TABLE IF NOT EXISTS items (
     job TEXT NOT NULL, n INTEGER NOT NULL, seq INTEGER NOT NULL, stored_ns INTEGER NOT NULL, source TEXT NOT NULL,
     destination TEXT NOT NULL, state TEXT NOT NULL, detail TEXT NOT NULL DEFAULT '', at REAL,
+    sent TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (job, n)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS items_by_state ON items (job, state);
+CREATE TABLE IF NOT EXISTS notes (
+    stream TEXT NOT NULL, about TEXT NOT NULL, text TEXT NOT NULL, author TEXT NOT NULL, at REAL NOT NULL,
+    PRIMARY KEY (stream, about)
+) WITHOUT ROWID;
 """
-_VERSION = 1
+_VERSION = 2
+_STEPS: Mapping[int, str] = {1: "ALTER TABLE items ADD COLUMN sent TEXT NOT NULL DEFAULT ''"}
+"""What a file of an older version lacks, by that version; the rest `_SCHEMA` adds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,23 +106,24 @@ class LedgerItem:
     detail: str
     at: float | None
     """When its state changed, in seconds since the epoch."""
+    sent: str = ""
+    """Where it was stored, `<stream> <sequence>`; empty if it was not sent anywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What an operator wrote for the next one."""
+
+    about: str
+    """What it is about, see `console.notes`."""
+    text: str
+    author: str
+    at: float
+    """Seconds since the epoch."""
 
 
 class LedgerBusy(OperationError):
     """Somebody else writes to the ledger; it may be tried again."""
-
-
-class StreamLock:
-    """The right to run the one job of a stream on this machine; gone with the process."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor: int | None = descriptor
-
-    def release(self) -> None:
-        """Let go."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
 
 
 class JobLedger:
@@ -131,8 +138,7 @@ class JobLedger:
 
     def __init__(self, directory: Path | None = None) -> None:
         self.path = directory / "jobs.db" if directory is not None else None
-        self._locks = directory / "locks" if directory is not None else None
-        self._held: set[str] = set()
+        self._locks = StreamLocks(directory / "locks" if directory is not None else None)
         self._mutex = threading.RLock()
         try:
             if directory is not None:
@@ -148,10 +154,12 @@ class JobLedger:
             self._db.execute("PRAGMA synchronous=NORMAL")
             # A checkpoint waits for the disk; it is done apart, in a thread.
             self._db.execute("PRAGMA wal_autocheckpoint=0")
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version > _VERSION:
-                raise OperationError(f"{self.path} was written by a newer agent-console: update this one")
             with self._transaction():
+                (version,) = self._db.execute("PRAGMA user_version").fetchone()
+                if version > _VERSION:
+                    raise OperationError(f"{self.path} was written by a newer agent-console: update this one")
+                if version in _STEPS:
+                    self._db.execute(_STEPS[version])
                 for statement in _SCHEMA.split(";\n"):
                     if statement.strip():
                         self._db.execute(statement)
@@ -182,48 +190,11 @@ class JobLedger:
         Raises:
             OperationError: Another job of this machine works on it.
         """
-        descriptor = self._lock(identity, fcntl.LOCK_EX)
-        for _ in range(PROBES):
-            if descriptor is not None:
-                break
-            # Perhaps somebody only looks whether it is held.
-            time.sleep(PROBE_S)
-            descriptor = self._lock(identity, fcntl.LOCK_EX)
-        if descriptor is None:
-            raise OperationError(f"another job works on stream {identity.partition(' ')[0]}: wait for its end")
-        if self._locks is not None:
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, job.encode(), 0)
-        return StreamLock(descriptor)
+        return self._locks.hold(identity, job)
 
     def is_held(self, identity: str) -> bool:
         """Whether a job works on a stream at this moment."""
-        return self._holder(identity) is not None
-
-    def _holder(self, identity: str) -> str | None:
-        """The job that works on a stream, empty if it did not say; None if nobody does."""
-        descriptor = self._lock(identity, fcntl.LOCK_SH)
-        if descriptor is not None:
-            os.close(descriptor)
-            return None
-        with contextlib.suppress(OSError):
-            return self._lock_path(identity).read_text(errors="replace")
-        return ""
-
-    def _lock_path(self, identity: str) -> Path:
-        return (self._locks or Path()) / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.lock"
-
-    def _lock(self, identity: str, kind: int) -> int | None:
-        if self._locks is None:
-            return os.open(os.devnull, os.O_RDONLY)
-        self._locks.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(self._lock_path(identity), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        return descriptor
+        return self._locks.holder(identity) is not None
 
     # -- jobs
 
@@ -277,7 +248,7 @@ class JobLedger:
         # Without the word the planner walks the whole job for one state of which there may be nothing.
         index = "INDEXED BY items_by_state" if len(states) == 1 else ""
         query = (
-            f"SELECT n,seq,stored_ns,source,destination,state,detail,at FROM items {index} "  # noqa: S608 - own words
+            f"SELECT n,seq,stored_ns,source,destination,state,detail,at,sent FROM items {index} "  # noqa: S608 - own words
             f"WHERE job=? AND n>? {marks} ORDER BY n LIMIT ?"
         )
         with self._using():
@@ -306,8 +277,8 @@ class JobLedger:
         now = time.time()
         with self._using(), self._transaction():
             self._db.executemany(
-                "UPDATE items SET state=?, detail=?, at=? WHERE job=? AND n=?",
-                [(result.outcome, result.detail, now, job, n) for n, result in results],
+                "UPDATE items SET state=?, detail=?, at=?, sent=? WHERE job=? AND n=?",
+                [(result.outcome, result.detail, now, result.sent, job, n) for n, result in results],
             )
 
     def abandon(self, job: str) -> None:
@@ -323,6 +294,29 @@ class JobLedger:
         with self._using():
             self._db.execute("UPDATE items SET state='waiting', detail='' WHERE job=? AND n=?", (job, n))
 
+    # -- notes
+
+    def notes(self, stream: str) -> dict[str, Note]:
+        """Notes on the letters of one stream, by what they are about.
+
+        Args:
+            stream: Which, see `identity_of`.
+        """
+        with self._using():
+            rows = self._query("SELECT about, text, author, at FROM notes WHERE stream=?", (stream,))
+        return {row["about"]: Note(**row) for row in rows}
+
+    def write_note(self, stream: str, note: Note) -> None:
+        """Write or replace a note; an empty text removes it."""
+        with self._using():
+            if note.text:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO notes (stream, about, text, author, at) VALUES (?,?,?,?,?)",
+                    (stream, note.about, note.text, note.author, note.at),
+                )
+            else:
+                self._db.execute("DELETE FROM notes WHERE stream=? AND about=?", (stream, note.about))
+
     # -- internals
 
     def _record(self, row: Mapping[str, Any]) -> JobRecord:
@@ -332,7 +326,7 @@ class JobLedger:
         if record.state not in OPEN or self.path is None:
             return record
         # Another job may work on the same stream.
-        if self._holder(record.identity) in (record.id, ""):
+        if self._locks.holder(record.identity) in (record.id, ""):
             return record
         # Nobody works on it; killed after its last item, or answered for to the last, it has come to its end all the same.
         left = self._query("SELECT 1 FROM items WHERE job=? AND state IN ('waiting','sending') LIMIT 1", (record.id,))
@@ -347,6 +341,7 @@ class JobLedger:
         old = "(SELECT id FROM jobs WHERE ended IS NOT NULL AND ended < ?)"
         self._db.execute(f"DELETE FROM items WHERE job IN {old}", (before,))  # noqa: S608 - a constant
         self._db.execute("DELETE FROM jobs WHERE ended IS NOT NULL AND ended < ?", (before,))
+        self._db.execute("DELETE FROM notes WHERE at < ?", (time.time() - NOTES_KEPT_S,))
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

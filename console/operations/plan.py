@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from console.operations.canary import Canary
+from console.operations.edits import Edit
 from console.operations.items import Items, Sample, Skip
 
-Action = Literal["replay", "move", "discard", "purge", "rescue", "restore", "pause", "resume"]
+Action = Literal["replay", "move", "edit", "discard", "purge", "rescue", "restore", "pause", "resume"]
 Gate = Literal["enter", "key", "count", "name"]
 
+SENDS: frozenset[str] = frozenset({"replay", "move", "edit"})
+"""Actions that send dead letters, which may die again."""
 DESTROYS: frozenset[Action] = frozenset({"discard", "purge"})
 SAMPLE = 5
 """Items a plan shows."""
@@ -24,8 +28,8 @@ TYPED = 100
 """Above this many the count has to be typed."""
 
 PAST: Mapping[str, str] = {
-    "replay": "replayed", "move": "moved", "discard": "discarded", "purge": "purged", "rescue": "rescued",
-    "restore": "restored", "pause": "paused", "resume": "resumed",
+    "replay": "replayed", "move": "moved", "edit": "edited and replayed", "discard": "discarded", "purge": "purged",
+    "rescue": "rescued", "restore": "restored", "pause": "paused", "resume": "resumed",
 }  # fmt: skip
 """What an action has done to its items."""
 
@@ -70,8 +74,22 @@ class Plan:
     """On production every count is typed, and a reason is required."""
     whole: bool = False
     """All of a stream is removed: its name is typed."""
+    edit: Edit | None = None
+    """What is changed in each of them before it is sent."""
+    diff: tuple[str, ...] = ()
+    """What the edit changes in the first of them, safe lines."""
+    canary: Canary | None = None
+    """A few of them first."""
+    stop_ratio: float | None = None
+    """It stops when more than this share of what it sent has died again; None never stops it."""
+    holds: tuple[tuple[str, str], ...] = ()
+    """Consumers that can be paused while it works, stream and durable: whom it sends to, or takes from."""
+    hold: bool = False
+    """Whether they are."""
     refused: int = 0
     """Skipped items that a policy protects."""
+    overridden: Mapping[str, int] = field(default_factory=dict)
+    """Items that are only in it by force, for each thing that would have kept them out."""
     cautious: bool = False
     """Some items belong to an agent whose policy is to confirm by typing the count."""
 
@@ -107,6 +125,11 @@ class Plan:
         return self.prod and not self.reason
 
     @property
+    def offers_hold(self) -> bool:
+        """Whether it is large enough to ask if its consumers should be paused meanwhile."""
+        return bool(self.holds) and self.count > TYPED and self.canary is None
+
+    @property
     def by_origin(self) -> dict[str, int]:
         """How many items come from each source."""
         return self.items.spread(by="source")
@@ -123,7 +146,14 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """The contract's form of a plan."""
-        return {
+        more: dict[str, Any] = {}
+        if self.edit is not None:
+            more |= {"edit": self.edit.describe(), "diff": list(self.diff)}
+        if self.canary is not None:
+            more["canary"] = self.canary.spec()
+        if self.hold:
+            more["pauses"] = [f"{stream} {durable}" for stream, durable in self.holds]
+        return more | {
             "plan": self.action,
             "count": self.count,
             "by_origin": self.by_origin,

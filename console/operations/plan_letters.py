@@ -3,41 +3,72 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from console.operations.canary import Canary
+from console.operations.edits import Edit, EditError, diff
 from console.operations.errors import UsageError
+from console.operations.holding import Consumer, allowed, receivers
 from console.operations.items import Item, Items, Sample, Skip
 from console.operations.places import Destinations, Stream, require_rate, require_removable
-from console.operations.plan import SAMPLE, Plan
+from console.operations.plan import SAMPLE, TYPED, Plan
 from console.operations.selection import Choice, Scan, letters
-from console.settings import ReplayPolicy, Settings
+from console.settings import ReplayPolicy, Rule, Settings
 from console.text.safe import clean
 from patterns import DeadLetter, Fleet, InvalidName, UnknownDestination
+from patterns.stored import StoredMessage
 
 GONE = "not there: replayed, discarded or expired"
 
 
-def policy_of(settings: Settings) -> Callable[[DeadLetter], ReplayPolicy]:
-    """The policy of a letter: its inbox's, its role's, and for a subscription its agent's."""
+def policy_of(settings: Settings) -> Callable[[DeadLetter], Rule]:
+    """What holds for a letter: its inbox's rule, its role's, for a subscription its agent's; or that of its type."""
 
-    def policy(letter: DeadLetter) -> ReplayPolicy:
+    def rule(letter: DeadLetter) -> Rule:
         if letter.kind == "tasks":
-            return settings.policy_for("tasks", letter.name)
+            return settings.rule_for("tasks", letter.name, letter.type)
         agent = letter.name if letter.kind == "inbox" else letter.name.rpartition("-")[0]
-        return settings.policy_for("inbox", agent)
+        return settings.rule_for("inbox", agent, letter.type)
 
-    return policy
+    return rule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sending:
+    """How letters are sent."""
+
+    rate: float | None
+    """Messages a second, 1 to 500; None for as fast as it goes."""
+    to: str | None = None
+    """One destination subject for all of them instead of their own."""
+    edit: Edit | None = None
+    """What is changed in each of them."""
+    canary: Canary | None = None
+    """A few of them first."""
+    stop_ratio: float | None = None
+    """Stop when more than this share died again."""
+    hold: bool = False
+    """Pause their consumers meanwhile."""
+    force: bool = False
+    """Also those that were replayed as often as allowed, or whose policy is `never`."""
+
+    def __post_init__(self) -> None:
+        require_rate(self.rate)
+        if self.canary is not None and self.hold:
+            raise UsageError("a canary is watched at work: it cannot be sent to a consumer that is paused")
+        if self.stop_ratio is not None and not 0 <= self.stop_ratio <= 1:
+            raise UsageError(f"the share of deaths that stops a replay is between 0 and 1, not {self.stop_ratio:g}")
 
 
 async def plan_replay(
     fleet: Fleet,
     choice: Choice,
+    sending: Sending,
     *,
-    rate: float | None,
-    policy: Callable[[DeadLetter], ReplayPolicy] = lambda _: ReplayPolicy.SAFE,
-    to: str | None = None,
-    force: bool = False,
+    policy: Callable[[DeadLetter], Rule] = lambda _: Rule(),
     reason: str = "",
     prod: bool = False,
 ) -> Plan:
@@ -46,85 +77,137 @@ async def plan_replay(
     Args:
         fleet: The connection.
         choice: Which letters.
-        rate: Messages a second, 1 to 500; None for as fast as it goes.
-        to: One destination subject for all of them instead.
+        sending: How.
         policy: How careful to be with a letter, from the settings.
-        force: Also those that were replayed as often as allowed, or whose policy is `never`.
         reason: Why, for the record.
         prod: Whether this is production: every count is typed then.
 
     Raises:
-        UsageError: The rate is out of range, or `to` is nothing that can be published to.
-        Refused: The DLQ does not let its letters be deleted: they would stay, and be replayed again.
+        UsageError: Nothing can be published to where they should go.
+        Refused: The DLQ does not let its letters be deleted: they would stay, and be replayed again; or consumers that
+            should be paused cannot be.
         Unavailable: The destinations cannot be checked.
     """
-    require_rate(rate)
-    dead, destinations, scan = fleet.dead_letters, Destinations(fleet), Scan()
-    stream = await Stream.of(fleet, dead.stream)
-    if to is not None and (problem := await destinations.problem(to)):
-        raise UsageError(f"--to {clean(to)}: {problem}")
-    items, skipped, sample, commands = Items(), list[Skip](), list[Sample](), list[str]()
-    limits = fleet.config.dead_letters
-    worn = cautious = refused = unguarded = 0
-    async for letter, stored in letters(fleet, choice, scan):
-        if letter.replays >= limits.max_replays and not force:
-            skipped.append(Skip(letter.seq, f"replay limit: replayed {letter.replays} times, needs --force"))
-            continue
-        if policy(letter) is ReplayPolicy.NEVER and not force:
-            refused += 1
-            skipped.append(
-                Skip(letter.seq, f"policy never for {clean(letter.source)}: not safe to repeat, needs --force")
-            )
-            continue
+    planner = _ReplayPlanner(fleet, sending, policy)
+    return await planner.plan(choice, reason=reason, prod=prod)
+
+
+class _ReplayPlanner:
+    """Makes one plan."""
+
+    def __init__(self, fleet: Fleet, sending: Sending, policy: Callable[[DeadLetter], Rule]) -> None:
+        self._fleet = fleet
+        self._sending = sending
+        self._policy = policy
+        self._destinations = Destinations(fleet)
+        self._items, self._skipped = Items(), list[Skip]()
+        self._sample, self._commands = list[Sample](), list[str]()
+        self._diff: tuple[str, ...] = ()
+        self._overridden: Counter[str] = Counter()
+        self._cautious: Counter[str] = Counter()
+        self._worn = self._refused = self._unguarded = 0
+
+    async def plan(self, choice: Choice, *, reason: str, prod: bool) -> Plan:
+        """Look at each chosen letter."""
+        fleet, how, scan = self._fleet, self._sending, Scan()
+        dead = fleet.dead_letters
+        stream = await Stream.of(fleet, dead.stream)
+        if how.to is not None and (problem := await self._destinations.problem(how.to)):
+            raise UsageError(f"--to {clean(how.to)}: {problem}")
+        async for letter, stored in letters(fleet, choice, scan):
+            why = await self._take(letter, stored)
+            if why:
+                self._skipped.append(Skip(letter.seq, why))
+        self._skipped += [Skip(seq, GONE) for seq in scan.missing]
+        if len(self._items) and stream is not None:
+            await require_removable(fleet, stream, purge=False)
+        holds: tuple[Consumer, ...] = ()
+        if len(self._items) and (how.hold or (len(self._items) > TYPED and how.canary is None)):
+            holds = await receivers(fleet, self._items, self._destinations)
+            holds = await allowed(fleet, holds, required=how.hold)
+        return Plan(
+            action="move" if how.to is not None else "replay" if how.edit is None else "edit",
+            stream=dead.stream,
+            identity=stream.identity if stream is not None else "",
+            items=self._items,
+            skipped=tuple(self._skipped),
+            selection=choice.text,
+            looked=scan.text,
+            sample=tuple(self._sample),
+            rate=how.rate,
+            to=how.to,
+            force=how.force,
+            reason=reason,
+            keeps="each letter until the server has confirmed its replay",
+            edit=how.edit,
+            diff=self._diff,
+            canary=how.canary,
+            stop_ratio=how.stop_ratio,
+            holds=holds,
+            hold=how.hold and bool(holds),
+            warnings=tuple(self._warnings()),
+            commands=tuple(self._commands),
+            prod=prod,
+            refused=self._refused,
+            overridden=dict(self._overridden),
+            cautious=bool(self._cautious),
+        )
+
+    async def _take(self, letter: DeadLetter, stored: StoredMessage) -> str:
+        """Take a letter into the plan; why not, if it is left alone."""
+        limits, force = self._fleet.config.dead_letters, self._sending.force
+        rule, overridden = self._policy(letter), list[str]()
+        if letter.replays >= limits.max_replays:
+            if not force:
+                return f"replay limit: replayed {letter.replays} times, needs --force"
+            overridden.append("replay limit")
+        if rule.policy is ReplayPolicy.NEVER:
+            if not force:
+                self._refused += 1
+                why = clean(rule.reason) or "not safe to repeat"
+                return f"policy never for {_whose(letter)}: {why}; only the command line overrides it, by --force"
+            overridden.append(f"policy never for {_whose(letter)}")
         try:
-            destination = to or dead.destination(letter)
+            destination = self._sending.to or self._fleet.dead_letters.destination(letter)
+            edited = self._sending.edit.apply(stored) if self._sending.edit is not None else None
         except (UnknownDestination, InvalidName) as error:
-            skipped.append(Skip(letter.seq, clean(str(error))))
-            continue
-        if problem := await destinations.problem(destination):
-            skipped.append(Skip(letter.seq, f"destination {clean(destination)}: {problem}"))
-            continue
-        cautious += policy(letter) is ReplayPolicy.CONFIRM
-        worn += letter.replays >= limits.warn_replays
-        unguarded += not await destinations.guarded(destination)
-        items.append(Item(letter.seq, stored.stored_ns, letter.source, destination))
-        if len(sample) < SAMPLE:
-            sample.append(_sample(letter, destination))
-            commands.append(_replay_command(letter, destination))
-    skipped += [Skip(seq, GONE) for seq in scan.missing]
-    if len(items) and stream is not None:
-        await require_removable(fleet, stream, purge=False)
-    warnings = []
-    if worn:
-        warnings.append(f"{worn} of them were replayed {limits.warn_replays} times or more and died again")
-    if cautious:
-        warnings.append(
-            f"{cautious} of them are for agents whose policy is to confirm: is it safe to repeat their work?"
-        )
-    if unguarded and len(items):
-        warnings.append(
-            f"{unguarded} go to consumers without receipts: one that is broken off may stay in doubt, and you will be asked"
-        )
-    return Plan(
-        action="replay" if to is None else "move",
-        stream=dead.stream,
-        identity=stream.identity if stream is not None else "",
-        items=items,
-        skipped=tuple(skipped),
-        selection=choice.text,
-        looked=scan.text,
-        sample=tuple(sample),
-        rate=rate,
-        to=to,
-        force=force,
-        reason=reason,
-        keeps="each letter until the server has confirmed its replay",
-        warnings=tuple(warnings),
-        commands=tuple(commands),
-        prod=prod,
-        refused=refused,
-        cautious=bool(cautious),
-    )
+            return clean(str(error))
+        except EditError as error:
+            return f"cannot be edited so: {clean(str(error))}"
+        if problem := await self._destinations.problem(destination):
+            return f"destination {clean(destination)}: {problem}"
+        self._overridden.update(overridden)
+        if rule.policy is ReplayPolicy.CONFIRM:
+            self._cautious[f"{_whose(letter)}{f' ({clean(rule.reason)})' if rule.reason else ''}"] += 1
+        self._worn += letter.replays >= limits.warn_replays
+        self._unguarded += not await self._destinations.guarded(destination)
+        if edited is not None and not len(self._items):
+            self._diff = tuple(diff(stored, edited))
+        self._items.append(Item(letter.seq, stored.stored_ns, letter.source, destination))
+        if len(self._sample) < SAMPLE:
+            self._sample.append(_sample(letter, destination))
+            self._commands.append(_replay_command(letter, destination))
+        return ""
+
+    def _warnings(self) -> Iterator[str]:
+        limits = self._fleet.config.dead_letters
+        for what, count in self._overridden.items():
+            yield f"{count} of them only by force: {what}"
+        if self._worn:
+            yield f"{self._worn} of them were replayed {limits.warn_replays} times or more and died again"
+        if self._cautious:
+            shown = ", ".join(f"{count} for {whose}" for whose, count in self._cautious.most_common(3))
+            more = f" and {len(self._cautious) - 3} more" if len(self._cautious) > 3 else ""
+            yield f"their policy is to confirm: {shown}{more}. Is it safe to repeat their work?"
+        if self._unguarded and len(self._items):
+            yield (
+                f"{self._unguarded} go to consumers without receipts: one that is broken off may stay in doubt, and you will "
+                "be asked"
+            )
+
+
+def _whose(letter: DeadLetter) -> str:
+    return clean(f"{letter.source} {letter.type}".strip(), limit=80)
 
 
 async def plan_discard(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from console.messages import Place
 from console.operations.errors import OperationError, Refused, UsageError
+from console.operations.holding import Consumer, allowed
 from console.operations.items import Item, Items, Sample, Skip
 from console.operations.ledger import JobLedger, identity_of
 from console.operations.places import Destinations, Stream, require_rate, require_removable
@@ -53,6 +54,7 @@ async def plan_purge(
     *,
     spill: Path | None,
     chosen: bool = False,
+    hold: bool = False,
     rate: float | None = None,
     reason: str = "",
     prod: bool = False,
@@ -65,6 +67,7 @@ async def plan_purge(
         choice: Which.
         spill: Directory of the file they are written to first; None for no way back.
         chosen: They were marked one by one: it is a discard.
+        hold: Pause their consumer meanwhile.
         rate: Messages a second; None for as fast as it goes.
         reason: Why, for the record.
         prod: Whether this is production.
@@ -91,7 +94,11 @@ async def plan_purge(
     if choice.whole:
         commands = [f"nats stream purge -f {shlex.quote(place.stream)} --seq {scan.last + 1}"]
     warnings = list(no_way_back(spill))
-    in_flight = await _in_flight(fleet, place)
+    consumer = await fleet.jetstream.consumer_info(place.stream, place.durable) if place.durable else None
+    holds: tuple[Consumer, ...] = ((place.stream, place.durable),) if consumer is not None and place.durable else ()
+    if len(items):
+        holds = await allowed(fleet, holds, required=hold)
+    in_flight = int(consumer["num_ack_pending"]) if consumer is not None else 0
     if in_flight and len(items):
         warnings.append(
             f"{in_flight} in flight there: one that is removed while its handler runs is finished all the same; "
@@ -111,16 +118,13 @@ async def plan_purge(
         reason=reason,
         keeps=kept_for_undo(spill),
         spill=spill,
+        holds=holds,
+        hold=hold and bool(holds),
         warnings=tuple(warnings),
         commands=tuple(commands),
         prod=prod,
         whole=choice.whole,
     )
-
-
-async def _in_flight(fleet: Fleet, place: Place) -> int:
-    info = await fleet.jetstream.consumer_info(place.stream, place.durable) if place.durable else None
-    return int(info["num_ack_pending"]) if info is not None else 0
 
 
 async def plan_rescue(fleet: Fleet, *, rate: float | None = None, reason: str = "", prod: bool = False) -> Plan:

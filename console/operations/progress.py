@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 
+from console.operations.canary import Outcome as CanaryOutcome
 from console.operations.items import TROUBLE, ItemResult, Outcome
 from console.operations.ledger import JobRecord, JobState
 
@@ -34,6 +35,12 @@ class Progress:
         self.ended = record.ended or 0.0
         """Seconds since the epoch."""
         self.error = record.error
+        self.redied = 0
+        """Letters that died again after this job had replayed them."""
+        self.held: tuple[str, ...] = tuple(record.spec.get("held", ()))
+        """Consumers that are paused while it works, `<stream> <durable>`."""
+        self.canary: CanaryOutcome | None = None
+        """What has become of its canary."""
         self._finished_at: deque[float] = deque(maxlen=LATELY)
 
     def finished(self, result: ItemResult) -> None:

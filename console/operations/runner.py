@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import nats.errors
@@ -26,6 +27,8 @@ log = logging.getLogger("console.operations")
 
 SILENCES = 3
 """Items without an answer one after the other, after which a job stops: each has waited out its time-outs."""
+PAGE = 500
+"""Items that are read from the ledger at a time."""
 LOOK = 0.2
 """Seconds between two looks whether the connection is back."""
 BUSY_TRIES = 50
@@ -82,8 +85,11 @@ class Runner:
         self._silences += 1
         return ItemResult(seq, "in doubt", "sent, but not confirmed, and the server does not answer")
 
-    async def work(self) -> None:
-        """Do what is waiting, in order.
+    async def work(self, most: int | None = None) -> int:
+        """Do what is waiting, in order; returns how many were begun.
+
+        Args:
+            most: So many at the most; None for all.
 
         Raises:
             OperationError: The ledger cannot be written: nothing is sent that is not on record.
@@ -91,7 +97,7 @@ class Runner:
         slots, before, under_way = _Slots(), None, set[asyncio.Task[None]]()
         due, after, begun = time.monotonic(), -1, 0
         try:
-            while page := self._job.ledger.items(self._job.id, "waiting", "sending", after=after, limit=500):
+            while page := self._waiting(after, PAGE if most is None else min(PAGE, most - begun)):
                 for entry in page:
                     after = entry.n
                     self._act.hurries = wide = self._job.rate is None or self._job.rate > WIDE
@@ -121,6 +127,10 @@ class Runner:
             self._job.settle()
         if self._broken is not None:
             raise self._broken
+        return begun
+
+    def _waiting(self, after: int, limit: int) -> Sequence[LedgerItem]:
+        return self._job.ledger.items(self._job.id, "waiting", "sending", after=after, limit=limit) if limit else ()
 
     async def _one(self, entry: LedgerItem, before: asyncio.Event | None, passed: asyncio.Event, slots: _Slots) -> None:
         async def sending(mark: str = "") -> None:

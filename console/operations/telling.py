@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import nats.errors
 
+from console.operations.edits import Edit
 from console.operations.items import TROUBLE
+from console.operations.plan import SENDS
 from patterns import PatternError
 
 if TYPE_CHECKING:
@@ -40,6 +42,10 @@ def begins(job: Job, *, resumed: bool) -> None:
         destinations=spec.get("destinations", {}),
         rate=job.rate,
         force=bool(spec.get("force")),
+        overridden=spec.get("overridden"),
+        edit=Edit.from_spec(spec["edit"]).describe() if "edit" in spec else None,
+        canary=spec.get("canary"),
+        pauses=[" ".join(each) for each in spec["hold"]] if "hold" in spec else None,
         confirmation=job.confirmation,
         resumed=resumed,
         spill=job.spill or spec.get("spill"),
@@ -64,6 +70,8 @@ def ended(job: Job) -> None:
         in_doubt=job.count("in doubt"),
         not_started=job.count("not started"),
         destinations=job.record.spec.get("destinations", {}),
+        died_again=job.redied if job.action in SENDS else None,
+        canary=job.record.spec.get("canary_verdict"),
         result=job.state,
         error=job.error or (job.troubles[0].detail if job.troubles else None),
         spill=job.spill,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from time import time
 from typing import Final
 
@@ -13,6 +13,7 @@ from console.operations.errors import OperationError
 from console.operations.items import ItemResult
 from console.operations.job import result_of
 from console.operations.ledger import JobLedger, JobRecord, LedgerItem
+from console.operations.plan import SENDS
 from console.screens.job_rows import Entry, Facts, JobView, entry_of
 from patterns import DeadLetter
 
@@ -21,7 +22,6 @@ JOBS: Final = 500
 ITEMS: Final = 5000
 """Items of one job that are listed."""
 PAGE: Final = 1000
-REPLAYED_FROM: Final = "Dead-Letter-Replayed-From"
 UNREADABLE: Final = (OperationError, sqlite3.Error, OSError, ValueError)
 """What reading the ledger raises where the disk or the file is broken."""
 
@@ -60,7 +60,6 @@ class JobBook:
         self._ledger = ledger
         self._counted: dict[str, tuple[JobRecord, Mapping[str, int]]] = {}
         self._troubles: tuple[object, ItemResult | None] = (None, None)
-        self._seqs: tuple[str, frozenset[int]] = ("", frozenset())
         self._again: tuple[object, int] = (None, 0)
 
     def look(
@@ -102,8 +101,9 @@ class JobBook:
         if mark != self._troubles[0]:
             self._troubles = (mark, self._last_trouble(record.id) if mark[1] or mark[2] else None)
         again = None
-        if record.action in ("replay", "move") and record.started and record.identity == wanted.identity:
-            again = self._died_again(record, record.started, wanted.letters)
+        if record.action in SENDS and record.started and record.identity == wanted.identity:
+            # Those that were replayed once more since, or removed, are no letters any more: the job has counted them.
+            again = max(self._died_again(record, wanted.letters), int(record.spec.get("redied", 0)))
         return Facts(record.id, self._troubles[1], again)
 
     def _last_trouble(self, job: str) -> ItemResult | None:
@@ -111,17 +111,11 @@ class JobBook:
         last = max(found, key=lambda entry: entry.at or 0.0, default=None)
         return result_of(last) if last is not None else None
 
-    def _died_again(self, record: JobRecord, started: float, letters: Sequence[DeadLetter]) -> int:
+    def _died_again(self, record: JobRecord, letters: Sequence[DeadLetter]) -> int:
         mark = (record.id, len(letters), letters[-1].seq if letters else 0)
         if mark == self._again[0]:
             return self._again[1]
-        since = datetime.fromtimestamp(started, UTC)
-        origins = [letter.message.headers.get(REPLAYED_FROM, "") for letter in letters if letter.died_at > since]
-        numbers = [int(origin) for origin in origins if origin.isdecimal() and len(origin) < 20]
-        if numbers and self._seqs[0] != record.id:
-            # All at once: each question for a single one looks through the items from the first.
-            self._seqs = (record.id, frozenset(entry.item.seq for entry in self._ledger.all_items(record.id)))
-        self._again = (mark, sum(number in self._seqs[1] for number in numbers))
+        self._again = (mark, sum(letter.replay_job == record.id for letter in letters))
         return self._again[1]
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Final, NamedTuple
 
 from rich.text import Text
 
+from console.operations.canary import Canary
+from console.operations.edits import Edit
 from console.operations.items import ItemResult
 from console.operations.job import Job
 from console.operations.ledger import TO_BE_MADE, JobRecord, identity_of
-from console.operations.plan import PAST
+from console.operations.plan import PAST, SENDS
 from console.text import units
 from console.text.safe import clean
 from console.widgets.row_model import Cell, Column, Row
@@ -243,8 +245,12 @@ def card_text(view: JobView, facts: Facts | None, colours: Mapping[str, str], *,
     line("duplicates", units.count(view.count("duplicate")))
     line("skipped", _skipped(view))
     line("rate", _pace(view))
-    if record.action in ("replay", "move"):
+    for label, told in _care(view):
+        line(label, told)
+    if record.action in SENDS:
         again = facts.again if facts is not None and facts.job == view.id else None
+        if job is not None and job.running:
+            again = max(again or 0, job.redied)
         told = units.NOTHING if again is None else f"{units.count(again)} of them since it started"
         line("died again", told, colours["bad"] if again else "")
     line("spill", view.spill or "none")
@@ -257,6 +263,25 @@ def card_text(view: JobView, facts: Facts | None, colours: Mapping[str, str], *,
     if record.undone_by:
         line("undone", f"put back by job {record.undone_by}")
     return text
+
+
+def _care(view: JobView) -> Iterator[tuple[str, str]]:
+    """What it does to spare those it sends to, as label and text."""
+    spec, job = view.record.spec, view.job
+    if "edit" in spec:
+        yield "edit", Edit.from_spec(spec["edit"]).describe()
+    if canary := Canary.from_spec(spec.get("canary")):
+        verdict = spec.get("canary_verdict") or (job.record.spec.get("canary_verdict") if job is not None else "")
+        if not verdict and job is not None and job.canary is not None:
+            verdict = job.canary.text
+        yield "canary", f"{canary.text}{f': {verdict}' if verdict else ''}"
+    if (ratio := spec.get("stop_ratio")) is not None and ratio < 1:
+        yield "stops", f"when more than {ratio:.0%} of what it sent died again"
+    if "hold" in spec:
+        held = job.held if job is not None and job.running else ()
+        yield "pauses", ", ".join(held) if held else f"{units.count(len(spec['hold']))}, while it works"
+    if overridden := spec.get("overridden"):
+        yield "by force", ", ".join(f"{count} {what}" for what, count in overridden.items())
 
 
 def _operator(record: JobRecord) -> str:

@@ -65,6 +65,7 @@ class JobsScreen(JobScreen):
         self._card_of: str | None = None
         self._looking = False
         self._due = 0.0
+        self._wanted_job: str | None = None
         self._here: dict[str, str] = {}
         self._asked: dict[str, float] = {}
 
@@ -91,6 +92,14 @@ class JobsScreen(JobScreen):
     def current(self) -> JobView | None:
         """The job under the cursor."""
         return self._shown.get(self.table.cursor_key or "")
+
+    def show_job(self, job: str) -> None:
+        """Put the cursor on a job, as soon as it is in the list, and drop a filter that may hide it."""
+        self._wanted_job = job
+        if self.expression:
+            self.query_one(FilterBar).action_clear()
+        self.look_soon()
+        self.repaint()
 
     # -- reading
 
@@ -135,6 +144,11 @@ class JobsScreen(JobScreen):
                 look = Look(self._look.at, self._look.entries, self._look.facts, look.problem)
             self._look, self._facts = look, look.facts
             self.repaint()
+            if (job := self._wanted_job) and not look.problem and all(entry.view.id != job for entry in look.entries):
+                self._wanted_job = None
+                self.app.notify(
+                    clean(f"job {job} is not among the newest {units.count(JOBS)}", limit=100), markup=False
+                )
         finally:
             self._looking = False
 
@@ -194,6 +208,8 @@ class JobsScreen(JobScreen):
         table.empty = self._why_empty(any_jobs=bool(entries))
         table.set_rows(entry.row for entry in shown)
         self._follow_new()
+        if self._wanted_job and table.move_cursor(self._wanted_job):
+            self._wanted_job = None
         label(self.query_one("#jobs-card"), self._title(len(shown), len(entries)), self._trouble())
         self._paint_card()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,11 +12,13 @@ from textual.app import App
 
 from console.filters import FilterError
 from console.messages import Place
+from console.operations.canary import Canary
+from console.operations.edits import Edit
 from console.operations.errors import OperationError, UsageError
 from console.operations.items import TROUBLE
 from console.operations.job import Job
 from console.operations.plan import PAST, Plan
-from console.operations.plan_letters import plan_discard, plan_replay, policy_of
+from console.operations.plan_letters import Sending, plan_discard, plan_replay, policy_of
 from console.operations.plan_streams import plan_pause, plan_purge, plan_rescue, plan_restore
 from console.operations.resuming import last_undoable
 from console.operations.selection import Choice, freeze
@@ -41,6 +42,8 @@ class OperatingScreen(ConsoleScreen):
         {
             "replay",
             "move",
+            "edit",
+            "canary",
             "discard",
             "purge",
             "rescue",
@@ -100,6 +103,8 @@ class OperatingScreen(ConsoleScreen):
         *,
         hidden: int = 0,
         to: str | None = None,
+        edit: Edit | None = None,
+        canary: Canary | None = None,
         again: Callable[[], None] | None = None,
     ) -> None:
         """Plan a replay of exactly these letters, or their move to one subject, and ask.
@@ -109,23 +114,24 @@ class OperatingScreen(ConsoleScreen):
             text: How they were chosen, in words.
             hidden: How many of them a filter or fold hides at the moment.
             to: Where they go instead of where they came from.
+            edit: What is changed in each of them.
+            canary: A few of them first.
             again: Asks once more if nothing can be sent there.
         """
-        chosen, runtime, what = freeze(letters, text), self.runtime, "replay" if to is None else "move"
+        chosen, runtime = freeze(letters, text), self.runtime
+        what = (
+            "move" if to is not None else "edit" if edit is not None else "canary" if canary is not None else "replay"
+        )
         if not chosen.seqs:
             self._nothing(what, "no dead letters here")
             return
         settings = runtime.session.settings
+        sending = Sending(
+            rate=settings.replay_rate, to=to, edit=edit, canary=canary, stop_ratio=settings.replay_stop_ratio
+        )
         self.propose(
             what,
-            lambda: plan_replay(
-                runtime.fleet,
-                chosen,
-                rate=settings.replay_rate,
-                policy=policy_of(settings),
-                to=to,
-                prod=runtime.session.prod,
-            ),
+            lambda: plan_replay(runtime.fleet, chosen, sending, policy=policy_of(settings), prod=runtime.session.prod),
             stream=runtime.fleet.dead_letters.stream,
             hidden=hidden,
             again=again,
@@ -219,11 +225,11 @@ async def plan_and_ask(
         # A dialog that opens late, over another screen, would take a key that was meant for that screen.
         app.notify("the plan is ready: ask once more", title=what, markup=False)
         return
-    reason = await app.push_screen_wait(PlanDialog(plan, hidden=hidden))
-    if reason is None:
+    confirmed = await app.push_screen_wait(PlanDialog(plan, hidden=hidden))
+    if confirmed is None:
         return
     try:
-        _, task = runtime.start(replace(plan, reason=reason), ended=lambda job: tell(app, job))
+        _, task = runtime.start(confirmed, ended=lambda job: tell(app, job))
     except OperationError as error:
         app.notify(clean(str(error)), title=what, severity="warning", markup=False)
         return
@@ -249,6 +255,8 @@ def _became(job: Job) -> str:
         until = f" for {units.age(float(seconds))}, P resumes" if seconds else ""
         return f"{clean(job.noun)} {past}{until}"
     parts = [f"{units.count(done)} {past}"]
+    if job.redied:
+        parts.append(f"{units.count(job.redied)} died again")
     if gone := job.count("skipped"):
         parts.append(f"{units.count(gone)} gone meanwhile")
     if trouble:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
@@ -13,8 +14,9 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Button, Input, Static
+from textual.widgets import Button, Checkbox, Input, Static
 
+from console.operations.oversight import FEWEST
 from console.operations.plan import SAMPLE, Plan
 from console.screens.base import clear_notices
 from console.screens.rows import sources_text
@@ -30,15 +32,16 @@ ROOMY = 30
 """From this height on there is room for a reason that nobody asked for."""
 DAY = 43_200.0
 """Seconds from which on the end of a pause needs its day."""
+VERBS = {"edit": "Edit and replay"}
 HELD = ("pause", "resume")
 """What takes no messages: it has no count, no source and no plural."""
 
 
-class PlanDialog(ModalScreen[str | None]):
-    """Shows a plan and returns the reason given for it, perhaps an empty one; None if it was not confirmed.
+class PlanDialog(ModalScreen[Plan | None]):
+    """Shows a plan and returns it as it was confirmed, with the reason given for it; None if it was not confirmed.
 
     One item: Enter confirms. Up to a hundred: the focus is on Cancel and `y` confirms. More: the count has to be typed; for
-    all of a stream its name. On production a reason has to be given.
+    all of a stream its name. On production a reason has to be given. A large one offers to pause its consumers meanwhile.
 
     Args:
         plan: What would be done.
@@ -65,7 +68,7 @@ class PlanDialog(ModalScreen[str | None]):
     @property
     def verb(self) -> str:
         """Verb and count, as the button says it."""
-        verb = self.plan.action.capitalize()
+        verb = VERBS.get(self.plan.action, self.plan.action.capitalize())
         return verb if self.plan.action in HELD else f"{verb} {units.count(self.plan.count)}"
 
     def compose(self) -> ComposeResult:
@@ -80,6 +83,8 @@ class PlanDialog(ModalScreen[str | None]):
                 restrict = r"[0-9]*" if plan.gate == "count" else None
                 told = f"type {clean(plan.typed, limit=60)} to confirm"
                 yield Input(placeholder=told, id="plan-count", restrict=restrict, compact=True)
+            if plan.offers_hold:
+                yield Checkbox(self._hold_label(), plan.hold, id="plan-hold", compact=True)
             if plan.count and not plan.reason:
                 told = "why (required here, it is audited)" if plan.needs_reason else "why (audited; may stay empty)"
                 yield Input(placeholder=told, id="plan-reason", max_length=200, compact=True)
@@ -111,7 +116,7 @@ class PlanDialog(ModalScreen[str | None]):
         for box in self.query("#plan-reason").results(Input):
             box.display = self.plan.needs_reason or height >= ROOMY or bool(box.value) or box.has_focus
         gap = 0 if short else 1
-        boxes = sum(box.display for box in self.query(Input))
+        boxes = sum(box.display for box in self.query("Input, Checkbox"))
         around = 2 + 2 * gap + (1 + gap) * (boxes + 1)
         room = (height if short else height * 92 // 100) - around
         self.query_one("#plan-body").styles.max_height = max(1, min(BODY, room))
@@ -129,6 +134,11 @@ class PlanDialog(ModalScreen[str | None]):
         if not plan.count or (plan.typed and self._value("count") != plan.typed):
             return False
         return not plan.needs_reason or bool(self._value("reason"))
+
+    def _hold_label(self) -> str:
+        holds = self.plan.holds
+        whom = clean(holds[0][1], limit=40) if len(holds) == 1 else f"{len(holds)} consumers"
+        return f"pause {whom} while it runs (tab, space); at its end, or 60s after a crash, they go on"
 
     def _hint(self) -> str:
         if not self.plan.count:
@@ -177,12 +187,14 @@ class PlanDialog(ModalScreen[str | None]):
                     "as fast as it goes" if plan.rate is None else f"{plan.rate:g}/s, about {units.age(plan.duration)}"
                 )
                 line("pace", pace)
+            self._append_care(line)
         if plan.looked and plan.count > 1:
             line("looked", plan.looked.removeprefix("looked "), dim)
         if self._hidden:
             line("hidden", f"{self._hidden} of them are marked but not visible", warn)
         for warning in plan.warnings:
             line("careful", warning, warn)
+        self._append_diff(text, dim)
         self._append_sample(text, dim)
         if plan.skipped:
             text.append("\n")
@@ -204,6 +216,23 @@ class PlanDialog(ModalScreen[str | None]):
         shown = f"{until:%H:%M:%S}" if seconds < DAY else f"{until:%Y-%m-%d %H:%M:%S}"
         line("until", f"{shown} UTC ({units.age(seconds)}), then it goes on by itself")
         line("keeps", self.plan.keeps)
+
+    def _append_care(self, line: Callable[[str, str], None]) -> None:
+        plan = self.plan
+        if plan.canary is not None:
+            line("canary", f"{plan.canary.text}; then you are asked (C) before the rest is sent")
+        if plan.stop_ratio is not None and plan.stop_ratio < 1 and plan.count >= FEWEST:
+            line("stops", f"by itself when more than {plan.stop_ratio:.0%} of what it sent died again")
+        if plan.edit is not None:
+            line("edit", clean(plan.edit.describe(), limit=200))
+
+    def _append_diff(self, text: Text, dim: str) -> None:
+        if not self.plan.diff:
+            return
+        text.append("\nwhat changes in the first:\n" if self.plan.count > 1 else "\nwhat changes:\n", dim)
+        styles = {"+": self.app.theme_variables["success"], "-": self.app.theme_variables["error"], "@": dim}
+        for changed in self.plan.diff:
+            text.append(changed + "\n", styles.get(changed[:1], ""))
 
     def _append_sample(self, text: Text, dim: str) -> None:
         plan = self.plan
@@ -253,7 +282,8 @@ class PlanDialog(ModalScreen[str | None]):
     def action_confirm(self) -> None:
         """Do it, if it may be confirmed."""
         if self._may_confirm():
-            self.dismiss(self._value("reason") or self.plan.reason)
+            hold = any(box.value for box in self.query(Checkbox)) if self.plan.offers_hold else self.plan.hold
+            self.dismiss(replace(self.plan, reason=self._value("reason") or self.plan.reason, hold=hold))
 
     def action_switch(self) -> None:
         """Move between the buttons."""

@@ -1,13 +1,9 @@
-"""How flows and dead letters look as rows of a table: pure, so that it can be tested without a terminal."""
+"""How flows look as rows of a table: pure, so that it can be tested without a terminal."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable, Mapping
 
-from console.letters import cleaned
 from console.monitor.states import State
 from console.monitor.view import Flow, Subscription
 from console.settings import Thresholds
@@ -15,7 +11,6 @@ from console.text import units
 from console.text.safe import clean
 from console.widgets.row_model import Cell, Column, Row
 from console.widgets.sparkline import spark
-from patterns import DeadLetter
 
 ZERO = Cell("·", "dim", 0)
 """A zero is a dim dot: what needs no attention takes none."""
@@ -58,19 +53,6 @@ SUBSCRIPTION_COLUMNS = (
     Column("ack-pending", "ACK PEND", 8, align="right", priority=95, reverse_first=True),
     Column("redelivered", "REDEL", 5, align="right", priority=70, reverse_first=True),
     Column("waiting", "PULLS", 5, align="right", priority=80, reverse_first=True),
-)
-LETTER_COLUMNS = (
-    Column("seq", "SEQ", 6, min_width=4, align="right", priority=100),
-    Column("type", "TYPE", 16, min_width=12, priority=90),
-    Column("id", "ID", 12, min_width=8, flexible=True, max_width=30, priority=80),
-    Column("tries", "TRIES", 7, priority=60),
-    Column("replays", "REPLAYS", 11, priority=70),
-)
-GROUP_COLUMNS = (
-    Column("source", "SOURCE", 19, min_width=14, priority=100),
-    Column("cause", "CAUSE", 16, min_width=8, flexible=True, priority=90),
-    Column("count", "COUNT", 5, align="right", priority=99),
-    Column("ago", "AGO", 7, align="right", priority=70),
 )
 
 
@@ -183,87 +165,6 @@ def _age(seconds: float | None, thresholds: Thresholds) -> Cell:
 def _history(flow: Flow, top: float, width: int = SPARK_WIDTH) -> Cell:
     style = {"bad": "bad", "warn": "warn"}.get(flow.state.style, "accent" if any(flow.history) else "dim")
     return Cell(spark(flow.history, width, top), style)
-
-
-# -- dead letters
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """Letters that died of the same thing in the same place."""
-
-    key: str
-    source: str
-    text: str
-    letters: tuple[DeadLetter, ...]
-
-
-_VARIABLE = re.compile(r"0x[0-9a-fA-F]+|[0-9a-fA-F]{8,}(?:-[0-9a-fA-F]{4,})*|\d+(?:\.\d+)?")
-
-
-def cause_of(letter: DeadLetter) -> str:
-    """What it died of, with numbers, ids and addresses folded, so that alike deaths are one group."""
-    return _VARIABLE.sub("#", letter.error_text) if letter.error_text else letter.reason
-
-
-def group_letters(letters: Iterable[DeadLetter]) -> tuple[Cause, ...]:
-    """Group by place and cause, the largest group first; letters inside newest first."""
-    groups: dict[tuple[str, str], list[DeadLetter]] = {}
-    for letter in letters:
-        groups.setdefault((letter.source, cause_of(letter)), []).append(letter)
-    causes = [
-        Cause(f"{source}\n{cause}", clean(source), _cause_text(members), tuple(sorted(members, key=lambda m: -m.seq)))
-        for (source, cause), members in groups.items()
-    ]
-    return tuple(sorted(causes, key=lambda cause: (-len(cause.letters), cause.source, cause.text)))
-
-
-def _cause_text(members: Sequence[DeadLetter]) -> str:
-    newest = max(members, key=lambda letter: letter.seq)
-    texts = {letter.error_text for letter in members}
-    return clean((newest.error_text if len(texts) == 1 else cause_of(newest)) or newest.reason, limit=200)
-
-
-def letter_rows(causes: Iterable[Cause], closed: frozenset[str], now: datetime) -> tuple[Row, ...]:
-    """Rows of the dead-letter table: a row a cause, and below it its letters unless it is folded."""
-    rows: list[Row] = []
-    for cause in causes:
-        folded = cause.key in closed
-        newest = max(letter.died_at for letter in cause.letters)
-        rows.append(
-            Row(
-                key=cause.key,
-                cells=(
-                    Cell(cause.source, "bright"),
-                    Cell(cause.text),
-                    Cell(units.count(len(cause.letters), compact=True), "bad", len(cause.letters)),
-                    Cell(units.ago(newest, now), "dim"),
-                ),
-                glyph="▸" if folded else "▾",
-                glyph_style="accent",
-                variant="group",
-                markable=False,
-            )
-        )
-        if not folded:
-            rows += [_letter_row(letter) for letter in cause.letters]
-    return tuple(rows)
-
-
-def _letter_row(letter: DeadLetter) -> Row:
-    safe = cleaned(letter)
-    again = f"replays {letter.replays}{' ↻' if letter.replays else ''}"
-    return Row(
-        key=str(letter.seq),
-        cells=(
-            Cell(str(letter.seq), "dim", letter.seq),
-            Cell(safe.type),
-            Cell(safe.id),
-            Cell(f"tries {letter.deliveries}", "dim", letter.deliveries),
-            Cell(again, "warn" if letter.replays else "dim", letter.replays),
-        ),
-        indent=1,
-    )
 
 
 def sources_text(sources: Mapping[str, int], limit: int = 4) -> str:

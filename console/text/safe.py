@@ -49,7 +49,9 @@ _MAYBE_MARK_BMP: Final = (
     "\u0300-\u036f\u0483-\u0489\u0591-\u1dff\u20d0-\u20ff\u2cef-\u2cf1\u2d7f-\u2dff\u302a-\u302f\u3099\u309a"
     "\ua66f-\uabff\ud7b0-\ud7ff\ufb1e\ufe20-\ufe2f"
 )
-_MARKS: Final = re.compile(f"[{_MAYBE_MARK_BMP}\U000101fd-\U0001eaff]")
+_MAYBE_MARK: Final = f"[{_MAYBE_MARK_BMP}\U000101fd-\U0001eaff]"
+_MARKS: Final = re.compile(_MAYBE_MARK)
+_MARK_RUN: Final = re.compile(f"{_MAYBE_MARK}{{{MAX_MARKS + 1},}}")
 _DANGEROUS: Final = re.compile(f"[\x00-\x1f\x7f{_UNSHOWABLE}]")
 _DANGEROUS_IN_LINES: Final = re.compile(f"[\x00-\x09\x0b-\x1f\x7f{_UNSHOWABLE}]")
 
@@ -168,6 +170,18 @@ def pretty_json(value: Any, *, limit: int = PREVIEW_LIMIT, size: int | None = No
     return clean(shown, limit=len(shown) * 2, multiline=True) + note
 
 
+def escape_json(text: str) -> str:
+    r"""JSON text with what `clean` would change in it as JSON escapes (``\u202e``): the same value, inert, nothing hidden.
+
+    Args:
+        text: A string of JSON with its quotes, or JSON whose only white space is newlines and blanks.
+    """
+    if _is_harmless(text, multiline=True):
+        return text
+    text = _DANGEROUS_IN_LINES.sub(_json_escape, text)
+    return _MARK_RUN.sub(_escape_marks, text) if _MARKS.search(text) else text
+
+
 def body_preview(body: bytes, data: Any = None, *, limit: int = PREVIEW_LIMIT) -> str:
     """What a message body says, for people: JSON, else text, else a hex dump.
 
@@ -247,8 +261,20 @@ def _limit_marks(text: str) -> str:
     return "".join(kept)
 
 
+def _escape_marks(match: re.Match[str]) -> str:
+    run, kept = 0, list[str]()
+    for character in match[0]:
+        run = 0 if get_character_cell_size(character) else run + 1
+        kept.append(character if run <= MAX_MARKS else _json_escapes(character))
+    return "".join(kept)
+
+
 def _json_escape(match: re.Match[str]) -> str:
-    units = match[0].encode("utf-16-be", "surrogatepass")
+    return _json_escapes(match[0])
+
+
+def _json_escapes(text: str) -> str:
+    units = text.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
 

@@ -7,12 +7,14 @@ from datetime import datetime
 
 from rich.text import Text
 
-from console.letters import cleaned
+from console.letters import Gap, chain, cleaned
 from console.text import units
 from console.text.safe import body_preview, clean
 from patterns import DeadLetter, Message
 
 LABEL = 13
+LINKS = 3
+"""Earlier deaths that a letter tells in one line each."""
 
 
 def letter_text(letter: DeadLetter, now: datetime, colours: Mapping[str, str], *, headers: bool = True) -> Text:
@@ -48,7 +50,7 @@ def letter_text(letter: DeadLetter, now: datetime, colours: Mapping[str, str], *
             f"{clean(letter.message.source)}{'  ' + units.clock(letter.message.time) if letter.message.time else ''}",
         ),
         ("conversation", safe.correlation_id or "–"),
-        ("replayed", f"{letter.replays} times" if letter.replays else "never"),
+        *_replays(letter, now),
     ]
     if letter.replays and letter.first_at:
         rows.append(("first death", units.ago(letter.first_at, now)))
@@ -59,6 +61,21 @@ def letter_text(letter: DeadLetter, now: datetime, colours: Mapping[str, str], *
     if headers:
         _append_headers(text, letter.message.headers, colours)
     return text
+
+
+def _replays(letter: DeadLetter, now: datetime) -> list[tuple[str, str]]:
+    """How often it came back, and from which deaths, the latest first."""
+    if not letter.replays:
+        return [("replayed", "never")]
+    rows = [("replayed", f"{units.count(letter.replays)}×   a shows all")]
+    for link in chain(letter)[-2 : -2 - LINKS : -1]:
+        if isinstance(link, Gap):
+            rows.append(("", link.text))
+            continue
+        cause = clean(link.error_text or link.reason, limit=80) or "no reason given"
+        by = f"  ↻ {clean(link.replayed_by, limit=40)}" if link.replayed_by else ""
+        rows.append(("", f"#{link.n}  {units.ago(link.at, now)}  {cause}{by}{' ✎' if link.edited else ''}"))
+    return rows
 
 
 def message_text(message: Message, colours: Mapping[str, str]) -> Text:

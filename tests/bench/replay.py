@@ -32,13 +32,14 @@ from console.operations.guard import WriteGuard
 from console.operations.job import Job
 from console.operations.ledger import JobLedger
 from console.operations.plan import Plan
-from console.operations.plan_letters import plan_discard, plan_replay
+from console.operations.plan_letters import plan_discard
 from console.operations.selection import choose
 from patterns import Fleet
 from patterns.letter import read_letter, replay_headers
 from patterns.names import Entry
 from patterns.server import LocalServer
 from tests.bench import replay_support as support
+from tests.support.plans import plan_replay
 
 TARGET = 0.8
 FLAT = 20.0

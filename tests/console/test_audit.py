@@ -13,12 +13,12 @@ from console.operations.audit import Audit, read
 from console.operations.errors import OperationError
 from console.operations.guard import WriteGuard
 from console.operations.job import Job
-from console.operations.plan_letters import plan_replay
 from console.operations.selection import choose
 from patterns.server import LocalServer
 from tests.support.commandline import HOSTILE, CommandLine, prepared, three
 from tests.support.fleets import connected
 from tests.support.letters import forge_many
+from tests.support.plans import plan_replay
 from tests.support.screens import desk
 from tests.support.waiting import until
 

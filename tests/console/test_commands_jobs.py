@@ -15,7 +15,6 @@ from console.commands.acting import opened_ledger
 from console.commands.logs import state_dir
 from console.operations.guard import WriteGuard
 from console.operations.job import Job
-from console.operations.plan_letters import plan_replay
 from console.operations.selection import choose
 from patterns import Fleet, StreamLimits, Unavailable
 from patterns.jetstream import JetStream
@@ -35,6 +34,7 @@ from tests.support.commandline import (
 )
 from tests.support.fleets import fast
 from tests.support.letters import forge
+from tests.support.plans import plan_replay
 from tests.support.waiting import until
 
 JOB = {
@@ -52,6 +52,7 @@ JOB = {
         "spill",
         "error",
     ),
+    *("edit", "canary", "canary_verdict", "stop_ratio", "pauses", "died_again", "overridden"),
 }
 FORGETFUL = fast(limits=StreamLimits(duplicate_window=0.1))
 

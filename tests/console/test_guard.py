@@ -21,7 +21,7 @@ from console.operations.guard import WriteGuard
 from console.operations.job import Job
 from console.operations.ledger import JobLedger
 from console.operations.plan import Plan
-from console.operations.plan_letters import plan_discard, plan_replay
+from console.operations.plan_letters import plan_discard
 from console.operations.plan_streams import plan_pause, plan_purge, plan_rescue, plan_restore
 from console.operations.selection import choose
 from console.session import Runtime, Session
@@ -31,6 +31,7 @@ from patterns.server import LocalServer
 from tests.support.commandline import CommandLine, account_state, looked, prepared
 from tests.support.fleets import connected
 from tests.support.guarded import AGENTS, BRIEF, broken_job, populate, spilled
+from tests.support.plans import plan_replay
 
 READ_ONLY = WriteGuard(False)
 EVERYTHING = choose("dead letters", everything=True)
@@ -150,7 +151,7 @@ async def test_no_job_runs_against_the_guard(server: LocalServer, tmp_path: Path
         }
         assert all(plan.count for plan in made)
         before = await account_state(fleet)
-        session = Session(fleet=fleet, settings=Settings(), guard=WriteGuard(False), ledger=ledger)
+        session = Session(fleet=fleet, settings=Settings(), guard=WriteGuard(False), ledger=ledger, spill=spill_dir())
         runtime = Runtime(session)
         for plan in made:
             lifted = WriteGuard(True)

@@ -16,12 +16,13 @@ from console.operations.guard import WriteGuard
 from console.operations.items import ItemResult
 from console.operations.job import Job
 from console.operations.ledger import JobLedger
-from console.operations.plan_letters import plan_discard, plan_replay
+from console.operations.plan_letters import plan_discard
 from console.operations.plan_streams import plan_purge, plan_restore
 from console.operations.selection import choose
 from patterns import Fleet
 from tests.support.fleets import connected, drained, fast, running
 from tests.support.letters import forge, forge_many, kill_tasks
+from tests.support.plans import plan_replay
 from tests.support.waiting import until
 
 WRITE = WriteGuard(True)

@@ -19,7 +19,6 @@ from console.monitor.engine import Monitor, observe
 from console.monitor.feed import BODY_LIMIT, Feed
 from console.monitor.letters import LetterStore
 from console.monitor.states import State
-from console.operations.plan_letters import plan_replay
 from console.operations.selection import choose
 from console.settings import Settings
 from console.text.safe import is_clean
@@ -27,6 +26,7 @@ from patterns import Fleet, Unavailable
 from patterns.server import LocalServer
 from tests.support.fleets import connected, delivery, fast, publish, running, take
 from tests.support.letters import forge, forge_many, kill_tasks
+from tests.support.plans import plan_replay
 from tests.support.waiting import until
 
 SETTINGS = Settings(refresh=0.2)

@@ -23,7 +23,7 @@ from console.operations.guard import WriteGuard
 from console.operations.items import Item, Items
 from console.operations.job import Job, operator_name
 from console.operations.plan import Plan
-from console.operations.plan_letters import plan_replay, policy_of
+from console.operations.plan_letters import policy_of
 from console.operations.resuming import answer, resume
 from console.operations.selection import Choice, Scan, choose, freeze, letters
 from console.session import Runtime, Session
@@ -34,6 +34,7 @@ from patterns.message import decode_stored
 from patterns.server import LocalServer
 from tests.support.fleets import connected, fast, offline, running
 from tests.support.letters import forge, forge_many, kill_tasks
+from tests.support.plans import plan_replay
 from tests.support.waiting import until
 
 WRITE = WriteGuard(True)
@@ -655,7 +656,7 @@ async def test_cancelled_before_it_began_it_sends_nothing(server):
         assert (job.state, job.exit_code, await letters_left(fleet)) == ("cancelled", 3, 2)
 
 
-async def test_the_guard_refuses_at_the_last_moment(server):
+async def test_the_guard_refuses_at_the_last_moment(server, tmp_path):
     async with connected(server.url, agents=["ceo"]) as fleet:
         await forge_many(fleet, 2)
         guard = WriteGuard(True)
@@ -668,7 +669,7 @@ async def test_the_guard_refuses_at_the_last_moment(server):
         assert "replay" in str(refused.value)
         assert (job.results, job.processed, await letters_left(fleet)) == ([], 0, 2)
         assert not job.running
-        runtime = Runtime(Session(fleet=fleet, settings=Settings(), guard=guard))
+        runtime = Runtime(Session(fleet=fleet, settings=Settings(), guard=guard, spill=tmp_path))
         with pytest.raises(Refused):
             runtime.start(plan)
         assert runtime.jobs == []
@@ -725,7 +726,7 @@ OPERATOR = """
 import asyncio, os, sys
 from console.operations.guard import WriteGuard
 from console.operations.job import Job
-from console.operations.plan_letters import plan_replay
+from tests.support.plans import plan_replay
 from console.operations.selection import choose
 from patterns.jetstream import JetStream
 from tests.support.fleets import connected
@@ -870,7 +871,7 @@ async def test_a_server_that_dies_in_the_middle_loses_and_doubles_nothing(server
 
 
 def session(fleet: Fleet) -> Session:
-    return Session(fleet=fleet, settings=Settings(refresh=0.2), guard=WriteGuard(True))
+    return Session(fleet=fleet, settings=Settings(refresh=0.2), guard=WriteGuard(True), spill=Path("unused"))
 
 
 def left_behind() -> set[str]:

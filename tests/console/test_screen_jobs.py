@@ -5,21 +5,19 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import date
+from typing import Any
 
 import pytest
 
-from console.app import ConsoleApp
 from console.operations.audit import Audit
 from console.operations.guard import WriteGuard
 from console.operations.items import Item, ItemResult
 from console.operations.job import Job
 from console.operations.ledger import JobLedger, JobRecord
 from console.operations.places import Stream
-from console.operations.plan_letters import plan_replay
 from console.operations.selection import choose
 from console.screens import job_book
 from console.screens.fleet import FleetScreen
@@ -31,12 +29,13 @@ from console.screens.job_verbs import STEPS, step
 from console.screens.jobs import JobsScreen
 from console.screens.messages import MessagesScreen
 from console.screens.quit_dialog import ConfirmDialog
-from console.session import Runtime, Session
 from console.settings import Settings
 from console.widgets.row_table import RowTable
 from patterns import Fleet
+from tests.support import screens
 from tests.support.fleets import connected
 from tests.support.letters import forge, forge_many
+from tests.support.plans import plan_replay
 from tests.support.screens import Desk
 
 HOSTILE = "\x1b]52;c;aGFjaw==\x07\x1b[31m[@click=app.leave]x[/x]\u202e\u200b"
@@ -45,33 +44,9 @@ WRITE = WriteGuard(True)
 COLOURS = {"bright": "bold", "dim": "dim", "bad": "red", "accent": "blue"}
 
 
-@asynccontextmanager
-async def desk(
-    fleet: Fleet,
-    *,
-    ledger: JobLedger | None = None,
-    write: bool = True,
-    size: tuple[int, int] = (120, 40),
-    rate: float = 20.0,
-    audit: Audit | None = None,
-) -> AsyncIterator[Desk]:
-    """A console whose jobs are kept in a ledger of the test's own."""
-    session = Session(
-        fleet=fleet,
-        settings=Settings(refresh=0.2, replay_rate=rate),
-        guard=WriteGuard(write),
-        name="demo",
-        address="127.0.0.1:4222",
-        audit=audit,
-        ledger=ledger or JobLedger(),
-    )
-    runtime = Runtime(session)
-    async with runtime.running():
-        app = ConsoleApp(runtime)
-        async with app.run_test(size=size, notifications=True) as pilot:
-            found = Desk(app, pilot, runtime)
-            await found.holds(lambda: runtime.monitor.view is not None)
-            yield found
+def desk(fleet: Fleet, *, rate: float = 20.0, **options: Any) -> AbstractAsyncContextManager[Desk]:
+    """A console whose jobs begin at a rate."""
+    return screens.desk(fleet, settings=Settings(refresh=0.2, replay_rate=rate), **options)
 
 
 async def tells(console: Desk, *words: str) -> None:
@@ -243,13 +218,13 @@ class TestList:
 
     async def test_letters_that_died_again_are_counted(self, server):
         async with connected(server.url, agents=["ceo"]) as fleet, desk(fleet) as console:
-            seqs = await forge_many(fleet, 3)
+            await forge_many(fleet, 3)
             job = await begun(console, fleet, rate=None)
             await console.holds(lambda: job.state == "completed")
             await console.press("6")
             await console.sees("died again  0 of them")
-            for number, origin in enumerate([seqs[0], seqs[2], 9999]):
-                await forge(fleet, f"inbox.ceo.{50 + number}-a", headers={"Dead-Letter-Replayed-From": str(origin)})
+            for number, origin in enumerate([job.id, job.id, "another"]):
+                await forge(fleet, f"inbox.ceo.{50 + number}-a", Replays="1", Replay_Job=origin)
             await console.sees("died again  2 of them since it started")
 
     async def test_jobs_of_another_server_have_no_letters_here(self, server):
@@ -257,7 +232,7 @@ class TestList:
         async with connected(server.url, agents=["ceo"]) as fleet, desk(fleet, ledger=ledger) as console:
             await forge_many(fleet, 1)
             ledger.add(record(1, started=1.0, identity="DLQ of elsewhere"), [Item(7, 1, "inbox.ceo")])
-            await forge(fleet, "inbox.ceo.50-a", headers={"Dead-Letter-Replayed-From": "7"})
+            await forge(fleet, "inbox.ceo.50-a", Replays="1", Replay_Job="j1")
             await console.press("6")
             await console.sees("job j1", "died again  –")
 

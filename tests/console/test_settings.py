@@ -123,9 +123,9 @@ def test_the_first_glob_that_says_something_decides() -> None:
             "roles": {"planner-1": {"policy": "safe"}},
         }
     )
-    assert settings.policy_for("inbox", "planner-1") is ReplayPolicy.NEVER
-    assert settings.policy_for("inbox", "planner-2") is ReplayPolicy.CONFIRM
-    assert settings.policy_for("tasks", "planner-1") is ReplayPolicy.SAFE
+    assert settings.rule_for("inbox", "planner-1").policy is ReplayPolicy.NEVER
+    assert settings.rule_for("inbox", "planner-2").policy is ReplayPolicy.CONFIRM
+    assert settings.rule_for("tasks", "planner-1").policy is ReplayPolicy.SAFE
     assert settings.thresholds_for("inbox", "planner-1") == Thresholds(inbox_backlog=100)
     assert settings.thresholds_for("inbox", "ceo") == Thresholds(inbox_backlog=20)
     assert settings.thresholds_for("tasks", "planner-1") == Thresholds(inbox_backlog=20)

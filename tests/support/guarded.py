@@ -9,12 +9,12 @@ from console.operations.guard import WriteGuard
 from console.operations.items import ItemResult
 from console.operations.job import Job
 from console.operations.ledger import JobLedger, JobRecord
-from console.operations.plan_letters import plan_replay
 from console.operations.plan_streams import plan_purge
 from console.operations.selection import choose
 from patterns import Fleet
 from tests.support.commandline import fill, strand, three
 from tests.support.fleets import fast
+from tests.support.plans import plan_replay
 
 BRIEF = fast(inbox={"ack_wait": 0.2, "max_deliver": 1})
 """A message of an inbox is stranded by one delivery that nobody answers."""

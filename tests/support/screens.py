@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from textual.pilot import Pilot
@@ -88,20 +89,21 @@ async def desk(
     spill: Path | None = None,
 ) -> AsyncIterator[Desk]:
     """Open the console on a fleet for the length of the block."""
-    session = Session(
-        fleet=fleet,
-        settings=settings or Settings(refresh=0.2),
-        guard=WriteGuard(write),
-        name=name,
-        address="127.0.0.1:4222",
-        audit=audit,
-        **({} if ledger is None else {"ledger": ledger}),
-        **({} if spill is None else {"spill": spill}),
-    )
-    runtime = Runtime(session)
-    async with runtime.running():
-        app = ConsoleApp(runtime)
-        async with app.run_test(size=size, notifications=True) as pilot:
-            found = Desk(app, pilot, runtime)
-            await found.holds(lambda: runtime.monitor.view is not None)
-            yield found
+    with TemporaryDirectory() as spills:
+        session = Session(
+            fleet=fleet,
+            settings=settings or Settings(refresh=0.2),
+            guard=WriteGuard(write),
+            name=name,
+            address="127.0.0.1:4222",
+            audit=audit,
+            spill=Path(spills) if spill is None else spill,
+            **({} if ledger is None else {"ledger": ledger}),
+        )
+        runtime = Runtime(session)
+        async with runtime.running():
+            app = ConsoleApp(runtime)
+            async with app.run_test(size=size, notifications=True) as pilot:
+                found = Desk(app, pilot, runtime)
+                await found.holds(lambda: runtime.monitor.view is not None)
+                yield found

@@ -1,0 +1,190 @@
+"""Pausing consumers while a job works: by a lease that the job renews, so that they go on by themselves after a crash.
+
+What somebody else paused is left as it is, and what somebody resumed or paused anew meanwhile is theirs: only the pause
+that this job set last is renewed, or ended when the job ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import nats.errors
+
+from console.operations.errors import OperationError, Refused
+from console.operations.items import Items
+from console.operations.places import Destinations
+from console.operations.rights import matches, rights_of
+from console.text.safe import clean
+from patterns import Fleet, PatternError
+from patterns.headers import format_time, parse_time, parse_time_ns
+
+log = logging.getLogger("console.operations")
+
+LEASE, RENEW = 60.0, 20.0
+"""Seconds that a pause lasts, and after which it is renewed: a console that is killed holds nothing up for longer."""
+
+MOST = 200
+"""Streams whose consumers are looked for; beyond, nothing is offered."""
+
+Consumer = tuple[str, str]
+"""Stream and durable."""
+
+
+async def receivers(fleet: Fleet, items: Items, destinations: Destinations) -> tuple[Consumer, ...]:
+    """The consumers that a replay sends to: of an event its one subscription, of a queue whoever takes the subject.
+
+    Raises:
+        Unavailable: They cannot be read.
+    """
+    found, known = dict[Consumer, None](), dict[str, list[dict[str, Any]]]()
+    for source, destination in items.places:
+        stream = await destinations.stream(destination)
+        if not stream:
+            continue
+        if source.startswith("events.") and stream == fleet.names.events_stream:
+            found[stream, source.partition(".")[2]] = None
+            continue
+        if stream not in known:
+            if len(known) == MOST:
+                return ()
+            known[stream] = await fleet.jetstream.consumers(stream)
+        for consumer in known[stream]:
+            config = consumer["config"]
+            filters = config.get("filter_subjects") or [config.get("filter_subject") or ">"]
+            if config.get("durable_name") and any(matches(pattern, destination) for pattern in filters):
+                found[stream, str(config["durable_name"])] = None
+    return tuple(found)
+
+
+async def allowed(fleet: Fleet, consumers: Sequence[Consumer], *, required: bool) -> tuple[Consumer, ...]:
+    """Those consumers, if these credentials may pause every one of them; else none.
+
+    Args:
+        fleet: The connection.
+        consumers: Which.
+        required: The operator asked for it: say why it cannot be done.
+
+    Raises:
+        Refused: It was asked for, and cannot be done.
+    """
+    rights = await rights_of(fleet)
+    for stream, durable in consumers:
+        subject = f"{fleet.jetstream.prefix}.CONSUMER.PAUSE.{stream}.{durable}"
+        if not rights.may_publish(subject):
+            if required:
+                raise Refused(
+                    f"these credentials may not pause {clean(durable)}: they need publish to {clean(subject)}"
+                )
+            return ()
+    if required and not consumers:
+        raise Refused("there is no consumer to pause: leave --pause out")
+    return tuple(consumers)
+
+
+class Hold:
+    """The consumers that one job pauses while it works.
+
+    Args:
+        fleet: The connection.
+        consumers: Which.
+        known: Until when the job's earlier run had paused them, by `<stream> <durable>`; times as in `held`.
+        remember: Called with `held` before it changes on the server.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        consumers: Sequence[Consumer],
+        *,
+        known: Mapping[str, str] | None = None,
+        remember: Callable[[Mapping[str, str]], None] = lambda _: None,
+    ) -> None:
+        self._fleet = fleet
+        self._consumers = consumers
+        self._remember = remember
+        self.held: dict[str, str] = dict(known or {})
+        """Until when this job paused what, RFC 3339 by the server's clock."""
+
+    async def begin(self) -> None:
+        """Pause them.
+
+        Raises:
+            OperationError: One cannot be paused; those before it go on again.
+        """
+        try:
+            for stream, durable in self._consumers:
+                try:
+                    await self._extend(stream, durable, first=True)
+                except (PatternError, nats.errors.Error) as error:
+                    raise OperationError(
+                        f"{clean(durable)} on {clean(stream)} cannot be paused: {clean(str(error))}"
+                    ) from None
+        except BaseException:
+            await self.end()
+            raise
+
+    async def keep(self) -> None:
+        """Renew the pauses until cancelled; one that cannot be renewed ends by itself and is tried again."""
+        while True:
+            await asyncio.sleep(RENEW)
+            for stream, durable in self._consumers:
+                try:
+                    await self._extend(stream, durable, first=False)
+                except (PatternError, nats.errors.Error, OperationError) as error:
+                    log.warning("the pause of %s on %s is not renewed: %s", durable, stream, error)
+
+    async def end(self) -> None:
+        """Let go of what this job paused last; what cannot be reached goes on by itself."""
+        for stream, durable in self._consumers:
+            try:
+                info = await self._fleet.jetstream.consumer_info(stream, durable)
+                if info is not None and self._is_ours(info, stream, durable):
+                    await self._fleet.jetstream.pause(stream, durable, 0)
+            except (PatternError, nats.errors.Error) as error:
+                log.warning("%s on %s is not resumed, its pause ends within %d s: %s", durable, stream, LEASE, error)
+        if self.held:
+            self.held = {}
+            try:
+                self._remember(self.held)
+            except OperationError as error:
+                log.warning("%s", error)
+
+    async def _extend(self, stream: str, durable: str, *, first: bool) -> None:
+        info = await self._fleet.jetstream.consumer_info(stream, durable)
+        if info is None:
+            return
+        if info.get("paused") and not self._is_ours(info, stream, durable):
+            return
+        if not first and not info.get("paused") and not self._ran_out(info, stream, durable):
+            # Somebody resumed it while the job works: that is what they want.
+            return
+        now = parse_time(info["ts"]) if "ts" in info else datetime.now(UTC)
+        until = format_time(now + timedelta(seconds=LEASE))
+        self.held[f"{stream} {durable}"] = until
+        # On record first: what a kill leaves behind is known to be ours.
+        self._remember(self.held)
+        if await self._fleet.jetstream.pause(stream, durable, LEASE, now=now) is None and first:
+            raise OperationError(f"{clean(durable)} on {clean(stream)} cannot be paused: the server does not do it")
+
+    def _is_ours(self, info: Mapping[str, Any], stream: str, durable: str) -> bool:
+        ours, there = self.held.get(f"{stream} {durable}"), str(info["config"].get("pause_until") or "")
+        return bool(info.get("paused")) and bool(ours) and _same(ours or "", there)
+
+    def _ran_out(self, info: Mapping[str, Any], stream: str, durable: str) -> bool:
+        """Whether our pause came to its own end, as while the server was away."""
+        ours = self.held.get(f"{stream} {durable}")
+        if not ours:
+            return False
+        now = parse_time(info["ts"]) if "ts" in info else datetime.now(UTC)
+        return now >= parse_time(ours)
+
+
+def _same(ours: str, theirs: str) -> bool:
+    try:
+        return parse_time_ns(ours) == parse_time_ns(theirs)
+    except ValueError:
+        return False

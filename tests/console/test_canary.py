@@ -1,0 +1,204 @@
+"""Few letters first, and jobs that stop by themselves: on a real server, with agents that recover and agents that do not."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from console.operations import resuming
+from console.operations.canary import Canary
+from console.operations.errors import UsageError
+from console.operations.guard import WriteGuard
+from console.operations.job import Job
+from console.operations.ledger import JobLedger
+from console.operations.selection import choose
+from patterns import Reject
+from tests.support.fleets import connected, running
+from tests.support.letters import forge, forge_many, kill_tasks
+from tests.support.plans import plan_replay
+from tests.support.waiting import until
+
+WRITE = WriteGuard(True)
+ALL = choose("dead letters", everything=True)
+
+
+async def job_of(fleet, ledger=None, **options):
+    plan = await plan_replay(fleet, ALL, **options)
+    return Job.of(fleet, plan, WRITE, ledger=ledger)
+
+
+async def accept(delivery):
+    pass
+
+
+def refusing(*numbers):
+    """A handler that refuses some messages, by the number that ends their id."""
+
+    async def refuse(delivery):
+        if int(delivery.id.rpartition("-")[2]) in numbers:
+            raise Reject("still broken")
+
+    return refuse
+
+
+async def left(fleet):
+    return sum((await fleet.dead_letters.count()).values())
+
+
+async def test_what_is_acknowledged_lets_the_rest_go(server):
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 8)
+        async with running(fleet.inbox("ceo").consumer(), accept):
+            job = await job_of(fleet, canary=Canary(3, 30.0))
+            await job.run()
+        assert (job.state, job.outcomes) == ("completed", {"done": 8})
+        assert (job.canary.sent, job.canary.acknowledged, job.canary.passed) == (3, 3, True)
+        assert job.record.spec["canary_verdict"] == "3 of 3 acknowledged"
+        assert job.as_json()["canary"]["acknowledged"] == 3
+
+
+async def test_one_that_dies_again_keeps_the_rest_where_it_is(server, tmp_path):
+    ledger = JobLedger(tmp_path)
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 8)
+        async with running(fleet.inbox("ceo").consumer(), refusing(2)):
+            job = await job_of(fleet, ledger, canary=Canary(3, 30.0), rate=100)
+            await job.run()
+        assert (job.state, job.exit_code, job.outcomes) == ("failed", 3, {"done": 3})
+        assert "1 died again (Reject: still broken)" in job.error
+        assert (job.redied, await left(fleet)) == (1, 6)
+        assert ledger.job(job.id).state == "failed"
+        async with running(fleet.inbox("ceo").consumer(), accept):
+            again = await resuming.resume(fleet, ledger, job.id, WRITE)
+            await again.run()
+        assert (again.state, again.outcomes, again.count("not started")) == ("completed", {"done": 8}, 0)
+        (letter,) = await fleet.dead_letters.list()
+        assert (letter.id, letter.replays, letter.replay_job) == ("m-2", 1, job.id)
+
+
+async def test_one_that_nobody_takes_is_not_taken_for_well(server):
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 4)
+        job = await job_of(fleet, canary=Canary(2, 1.0))
+        await job.run()
+        assert (job.state, job.count("not started")) == ("failed", 2)
+        assert "0 of 2 acknowledged, 2 still wait" in job.error
+
+
+@pytest.mark.parametrize(("answer", "state", "sent"), [("go_on", "completed", 6), ("cancel", "cancelled", 2)])
+async def test_where_somebody_is_there_they_are_asked(server, tmp_path, answer, state, sent):
+    ledger = JobLedger(tmp_path)
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 6)
+        async with running(fleet.inbox("ceo").consumer(), accept):
+            job = await job_of(fleet, ledger, canary=Canary(2, 30.0))
+            job.asks = True
+            task = asyncio.create_task(job.run())
+            await until(lambda: job.state == "paused")
+            assert (job.canary.passed, job.count("done"), job.phase) == (True, 2, "canary: 2 of 2 acknowledged")
+            assert ledger.job(job.id).state == "paused"
+            getattr(job, answer)()
+            await task
+        assert (job.state, job.count("done"), await left(fleet)) == (state, sent, 6 - sent)
+
+
+async def test_a_canary_takes_the_next_where_one_is_gone(server):
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 5)
+        job = await job_of(fleet, canary=Canary(2, 30.0))
+        await fleet.dead_letters.discard(1, by="somebody")
+        async with running(fleet.inbox("ceo").consumer(), accept):
+            await job.run()
+        assert (job.outcomes, job.canary.sent) == ({"done": 4, "skipped": 1}, 2)
+
+
+async def test_a_canary_of_all_there_are_is_just_watched(server):
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 2)
+        async with running(fleet.inbox("ceo").consumer(), refusing(1)):
+            job = await job_of(fleet, canary=Canary(3, 30.0))
+            await job.run()
+        assert (job.state, job.outcomes, job.canary.died) == ("completed", {"done": 2}, 1)
+
+
+async def test_tasks_and_events_are_watched_by_what_their_consumers_say(server):
+    async with connected(server.url, agents=["ceo"], roles=["backend"]) as fleet:
+        await kill_tasks(fleet, 2)
+        async with running(fleet.tasks("backend").worker("backend-1"), accept):
+            job = await job_of(fleet, canary=Canary(1, 30.0))
+            await job.run()
+        assert (job.state, job.canary.passed, await left(fleet)) == ("completed", True, 0)
+        before = await fleet.events.subscription("ceo", "alerts.>")
+        for number in range(2):
+            await fleet.events.broadcast("alerts.fire", {"n": number}, id=f"e-{number}")
+        async with running(before, refusing(0, 1)):
+            await until(lambda: _has(fleet, 2))
+        async with running(await fleet.events.subscription("ceo", "alerts.>"), accept):
+            job = await job_of(fleet, canary=Canary(1, 30.0))
+            await job.run()
+        assert (job.state, job.canary.passed, await left(fleet)) == ("completed", True, 0)
+
+
+async def _has(fleet, count):
+    return await left(fleet) == count
+
+
+async def test_a_console_that_died_while_watching_knows_what_died_meanwhile(server, tmp_path):
+    ledger = JobLedger(tmp_path)
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 4)
+        job = await job_of(fleet, ledger, canary=Canary(2, 600.0))
+        task = asyncio.create_task(job.run())
+        await until(lambda: job.phase.startswith("canary: 0/2"))
+        # As a kill leaves it: nothing more is written.
+        job.ledger = JobLedger()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert ledger.job(job.id).state == "interrupted"
+        async with running(fleet.inbox("ceo").consumer(), refusing(1)):
+            await until(lambda: _has(fleet, 3))
+            again = await resuming.resume(fleet, ledger, job.id, WRITE)
+            await again.run()
+        assert (again.state, again.canary.died, again.count("not started")) == ("failed", 1, 2)
+
+
+async def test_a_job_stops_when_most_of_it_dies_again(server, tmp_path):
+    ledger = JobLedger(tmp_path)
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 200)
+        async with running(fleet.inbox("ceo").consumer(), refusing(*range(201))):
+            job = await job_of(fleet, ledger, rate=40, stop_ratio=0.5)
+            await job.run()
+        assert job.state == "failed"
+        assert "died again, more than 50%" in job.error
+        assert 5 <= job.redied <= job.count("done") < 200
+        assert job.count("not started") == 200 - job.count("done")
+        # Whoever goes on has seen it: only what dies from now on counts.
+        async with running(fleet.inbox("ceo").consumer(), accept):
+            again = await resuming.resume(fleet, ledger, job.id, WRITE)
+            again.set_rate(None)
+            await again.run()
+        assert (again.state, again.count("done")) == ("completed", 200)
+
+
+async def test_without_a_limit_it_goes_on(server):
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 60)
+        async with running(fleet.inbox("ceo").consumer(), refusing(*range(61))):
+            job = await job_of(fleet, rate=60)
+            await job.run()
+        assert (job.state, job.count("done")) == ("completed", 60)
+
+
+@pytest.mark.parametrize(("count", "watch"), [(0, 30.0), (101, 30.0), (1, 0.5), (1, 7200.0)])
+def test_a_canary_out_of_range_is_a_slip(count, watch):
+    with pytest.raises(UsageError, match="canary"):
+        Canary(count, watch)
+
+
+async def test_a_canary_is_not_sent_to_who_is_paused(server):
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge(fleet, "inbox.ceo.1-1")
+        with pytest.raises(UsageError, match="paused"):
+            await plan_replay(fleet, ALL, canary=Canary(1, 5.0), hold=True)
