@@ -68,6 +68,8 @@ def _care(planned: Plan) -> Iterator[str]:
         yield f"canary: {planned.canary.text}; the rest only if all of them are acknowledged"
     if planned.stop_ratio is not None and planned.stop_ratio < 1 and planned.count >= FEWEST:
         yield f"stops by itself when more than {planned.stop_ratio:.0%} of what it sent died again"
+    if planned.offers_hold and not planned.hold:
+        yield f"large: --pause holds up {many(len(planned.holds), 'consumer')} until all is done"
     if planned.hold:
         yield f"pauses meanwhile: {', '.join(f'{durable} on {stream}' for stream, durable in planned.holds)}"
 

@@ -97,8 +97,19 @@ class Runtime:
             return False
         return await asyncio.to_thread(self.session.ledger.is_held, identity)
 
-    def start(self, plan: Plan, *, ended: Callable[[Job], None] | None = None) -> tuple[Job, asyncio.Task[None]]:
-        """Run a confirmed plan; it goes on when the screen changes, and `ended` is called whatever becomes of it.
+    def start(
+        self,
+        plan: Plan,
+        *,
+        ended: Callable[[Job], None] | None = None,
+        asked: Callable[[Job], None] | None = None,
+    ) -> tuple[Job, asyncio.Task[None]]:
+        """Run a confirmed plan; it goes on when the screen changes.
+
+        Args:
+            plan: What was confirmed.
+            ended: Called whatever becomes of it.
+            asked: Called when its canary has been watched and it waits to be told how it goes on.
 
         Raises:
             Refused: The guard forbids it.
@@ -109,16 +120,18 @@ class Runtime:
             self.fleet, plan, self.guard, ledger=session.ledger, audit=session.audit, context=session.name,
             mode="demo" if session.demo else "ui",
         )  # fmt: skip
-        return job, self.run(job, ended=ended)
+        return job, self.run(job, ended=ended, asked=asked)
 
-    def run(self, job: Job, *, ended: Callable[[Job], None] | None = None) -> asyncio.Task[None]:
+    def run(
+        self, job: Job, *, ended: Callable[[Job], None] | None = None, asked: Callable[[Job], None] | None = None
+    ) -> asyncio.Task[None]:
         """Run a job that is new or was resumed; see `start`."""
         self.guard.require(job.action)
         other = self.working_on(job.record.stream)
         if other is not None and job.action not in ("pause", "resume"):
             raise OperationError(f"job {other.id} still works on {clean(job.record.stream)}: wait for its end")
         job.state = "running"
-        job.asks = True
+        job.ask = asked
         self.jobs = [*(each for each in self.jobs if each.id != job.id), job]
         # Not a worker of a screen: a cancelled publish has an unknown outcome.
         task = asyncio.create_task(self._run(job, ended), name=f"job {job.id}")

@@ -316,7 +316,7 @@ async def _letters(fleet: Fleet, wanted: Filter | None, limit: int | None) -> As
 
 async def _show(options: GlobalOptions, seq: int, *, as_json: bool) -> int:
     from console import report
-    from console.commands import opening, shapes
+    from console.commands import opening, shapes, triage
     from console.operations.selection import NEWEST
     from patterns import UnknownDeadLetter
 
@@ -328,5 +328,5 @@ async def _show(options: GlobalOptions, seq: int, *, as_json: bool) -> int:
         if as_json:
             out.json(shapes.letter_in_full(letter))
         else:
-            out.show(*report.letter(letter))
+            out.show(*report.letter(letter), *await triage.notes_on(fleet, letter))
     return running.OK

@@ -12,7 +12,22 @@ from typing import Annotated, Any
 
 import typer
 
-from console.commands import audit, demo, dlq, edit, events, fleet, info, jobs, lineage, logs, messages, purge, screen
+from console.commands import (
+    audit,
+    demo,
+    dlq,
+    edit,
+    events,
+    fleet,
+    info,
+    jobs,
+    lineage,
+    logs,
+    messages,
+    purge,
+    screen,
+    triage,
+)
 from console.commands.options import GlobalOptions, MissingValue, command_of, hoist
 from console.commands.output import prepare, tell
 from console.commands.running import FAILED, INCOMPLETE, OK, USAGE
@@ -91,6 +106,7 @@ def root(
 
 demo.register(app)
 purge.register()
+triage.register()
 edit.register()
 lineage.register()
 fleet.register(app)

@@ -67,8 +67,8 @@ class Outcome:
 
     @property
     def decided(self) -> bool:
-        """Whether there is nothing to wait for: one death is enough."""
-        return not self.waiting or self.died > 0
+        """Whether there is nothing to wait for: one death, or one that cannot be sent, is enough."""
+        return not self.waiting or self.died > 0 or self.failed > 0
 
     @property
     def passed(self) -> bool:

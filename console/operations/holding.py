@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -92,7 +92,7 @@ class Hold:
         fleet: The connection.
         consumers: Which.
         known: Until when the job's earlier run had paused them, by `<stream> <durable>`; times as in `held`.
-        remember: Called with `held` before it changes on the server.
+        remember: Awaited with `held` before it changes on the server.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Hold:
         consumers: Sequence[Consumer],
         *,
         known: Mapping[str, str] | None = None,
-        remember: Callable[[Mapping[str, str]], None] = lambda _: None,
+        remember: Callable[[Mapping[str, str]], Awaitable[None]],
     ) -> None:
         self._fleet = fleet
         self._consumers = consumers
@@ -149,7 +149,7 @@ class Hold:
         if self.held:
             self.held = {}
             try:
-                self._remember(self.held)
+                await self._remember(self.held)
             except OperationError as error:
                 log.warning("%s", error)
 
@@ -166,7 +166,7 @@ class Hold:
         until = format_time(now + timedelta(seconds=LEASE))
         self.held[f"{stream} {durable}"] = until
         # On record first: what a kill leaves behind is known to be ours.
-        self._remember(self.held)
+        await self._remember(self.held)
         if await self._fleet.jetstream.pause(stream, durable, LEASE, now=now) is None and first:
             raise OperationError(f"{clean(durable)} on {clean(stream)} cannot be paused: the server does not do it")
 

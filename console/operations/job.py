@@ -102,8 +102,8 @@ class Job(Progress):
         self.going = asyncio.Event()
         """Not paused."""
         self.going.set()
-        self.asks = False
-        """Whether somebody is there to say how it goes on after its canary; else that decides."""
+        self.ask: Callable[[Job], None] | None = None
+        """Called when its canary has been watched and somebody has to say how it goes on; without it the canary decides."""
         self._keeps_rest = False
         """Whether what is left when it stops can be resumed."""
         self._unsettled: list[tuple[int, ItemResult]] = []
@@ -311,14 +311,14 @@ class Job(Progress):
 
     # -- writing down
 
-    def remember(self, **spec: Any) -> None:
-        """Change what its record says of it.
+    async def remember(self, **spec: Any) -> None:
+        """Change what its record says of it; another console that writes is waited for.
 
         Raises:
             OperationError: The ledger cannot be written.
         """
         self.record = replace(self.record, spec={**self.record.spec, **spec})
-        self.ledger.update(self.id, spec=dict(self.record.spec))
+        await asyncio.to_thread(self._patiently, self.ledger.update, self.id, spec=dict(self.record.spec))
 
     def note(self, n: int, result: ItemResult) -> None:
         """An item has come to an end."""
@@ -408,16 +408,16 @@ class Job(Progress):
                 tell_restored(Path(self.record.spec["source"]), list(back))
 
     @staticmethod
-    def _patiently(write: Callable[..., None], *args: Any) -> None:
+    def _patiently(write: Callable[..., None], *args: Any, **options: Any) -> None:
         """In a thread: write to the ledger, waiting for others as long as it takes a large job to be begun."""
         for _ in range(BUSY_TRIES):
             try:
-                write(*args)
+                write(*args, **options)
             except LedgerBusy:
                 time.sleep(LOOK)
             else:
                 return
-        write(*args)
+        write(*args, **options)
 
     def as_json(self, skipped: Sequence[Any] = ()) -> dict[str, Any]:
         """The contract's form of a result; with what its plan skipped."""

@@ -71,15 +71,15 @@ class Oversight:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._job.redied:
             with contextlib.suppress(OperationError):
-                self._job.remember(redied=self._job.redied)
+                await self._job.remember(redied=self._job.redied)
         if self._hold is not None:
             await self._hold.end()
 
     # -- consumers
 
-    def _remember_held(self, held: Mapping[str, str]) -> None:
+    async def _remember_held(self, held: Mapping[str, str]) -> None:
         self._job.held = tuple(held)
-        self._job.remember(held=dict(held))
+        await self._job.remember(held=dict(held))
 
     # -- deaths
 
@@ -87,7 +87,7 @@ class Oversight:
         with contextlib.suppress(PatternError, nats.errors.Error):
             await redeaths.look()
             if "dlq_after" not in self._job.record.spec:
-                self._job.remember(dlq_after=redeaths.after)
+                await self._job.remember(dlq_after=redeaths.after)
             self._before = (redeaths.count, self._job.count("done"))
             self._job.redied = redeaths.count
 
@@ -126,23 +126,25 @@ class Oversight:
         if canary is None or job.record.spec.get("canary_verdict") or self._redeaths is None:
             return
         job.phase = "canary"
-        while (missing := canary.count - job.count("done")) > 0 and not job.cancelled.is_set():
-            if not await send(missing):
+        # One that cannot be sent is answer enough: the next ones would fail alike.
+        while (missing := canary.count - job.count("done")) > 0 and not job.count("failed", "in doubt"):
+            if job.cancelled.is_set() or not await send(missing):
                 break
-        if job.cancelled.is_set():
+        if job.cancelled.is_set() or not job.count("done", "failed", "in doubt"):
             job.phase = ""
             return
         outcome = await self._watched(canary, self._redeaths)
         job.phase = ""
         if job.cancelled.is_set():
             return
-        job.remember(canary_verdict=outcome.text)
+        await job.remember(canary_verdict=outcome.text)
         left = job.planned - job.processed
         if not left:
             return
-        if job.asks:
+        if job.ask is not None:
             job.phase = f"canary: {outcome.text}"
             job.pause()
+            job.ask(job)
             await job.going.wait()
             job.phase = ""
         elif not outcome.passed:

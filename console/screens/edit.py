@@ -68,13 +68,18 @@ class EditingScreen(ModalScreen[Edit | None]):
 
     @on(TextArea.Changed)
     def _typed(self) -> None:
+        self._check_not()
+        self._due = self.set_timer(CHECK_AFTER, self.check)
+
+    def _check_not(self) -> None:
         if self._due is not None:
             self._due.stop()
-        self._due = self.set_timer(CHECK_AFTER, self.check)
+            self._due = None
 
     @on(SafeArea.Refused)
     def _refused(self, event: SafeArea.Refused) -> None:
         event.stop()
+        self._check_not()
         place = unsafe_place("x" + event.text)
         self.tell(f"not taken: {unsafe_problem(place[2]) if place else 'not safe to show'}", bad=True)
 
@@ -190,37 +195,36 @@ class EditScreen(EditingScreen):
         if place := unsafe_place(back.replace("\r\n", "\n")):
             line, column, character = place
             self._draft = back
-            self.tell(f"line {line} column {column}: {unsafe_problem(character)} (f2 opens it again)", bad=True)
+            self._tell_draft(f"line {line} column {column}: {unsafe_problem(character)}")
             return
         try:
             headers, body, _ = self._sheet.split(back)
         except EditError as error:
             self._draft = back
-            self.tell(f"{error} (f2 opens it again)", bad=True)
+            self._tell_draft(str(error))
             return
         self._draft = ""
         self.query_one("#edit-headers", SafeArea).text = _without_comments(headers)
         self.query_one("#edit-body", SafeArea).text = body
         self.check()
 
+    def _tell_draft(self, problem: str) -> None:
+        self.tell(f"f2 opens it again: {problem}", bad=True)
+
     async def _away(self, editor: list[str], text: str) -> str:
         """What the editor made of a text, on the terminal that is its own meanwhile."""
-        back, failure, ended = text, None, False
+        back, failure = text, None
         try:
             # The loop goes on, or the server would take the connection for dead; nothing paints into the editor's screen.
             with self.app.batch_update(), _interrupts_ignored(), self.app.suspend():
-                # An error that left this block would leave the terminal as the editor had it.
+                # What is raised out of this block leaves the terminal as the editor had it: right when the console ends.
                 try:
                     back = await edited_in(editor, text)
                 except EditError as error:
                     failure = error
-                except asyncio.CancelledError:
-                    ended = True
         except SuspendNotSupported:
             raise EditError("this terminal cannot be given to an editor") from None
         self.app.refresh(layout=True)
-        if ended:
-            raise asyncio.CancelledError
         if failure is not None:
             raise failure
         return back

@@ -16,7 +16,7 @@ from console.operations.ledger import JobLedger, JobRecord
 from console.operations.places import Stream, require_home
 from console.screens.job_book import UNREADABLE
 from console.screens.job_rows import JobView, pace
-from console.screens.operate import OperatingScreen, tell
+from console.screens.operate import OperatingScreen, tell, tell_canary
 from console.screens.quit_dialog import ConfirmDialog
 from console.session import Runtime
 from console.text import units
@@ -173,7 +173,7 @@ class JobScreen(OperatingScreen):
             return
         try:
             job = await resuming.resume(runtime.fleet, session.ledger, record.id, runtime.guard, audit=session.audit)
-            runtime.run(job, ended=lambda ended: tell(app, ended))
+            runtime.run(job, ended=lambda ended: tell(app, ended), asked=lambda waiting: tell_canary(app, waiting))
         except UNDOABLE as error:
             app.notify(clean(str(error)), title=f"job {record.id}", severity="error", markup=False)
         self.look_soon()

@@ -32,22 +32,28 @@ LETTER_COLUMNS: Final = (
     Column("replays", "REPLAYS", 11, priority=70, sortable=False),
 )
 GROUP_COLUMNS: Final = (
-    Column("source", "SOURCE", 19, min_width=13, priority=100),
-    Column("cause", "CAUSE", 16, min_width=12, flexible=True, priority=90),
-    Column("count", "COUNT", 5, min_width=3, align="right", priority=99),
+    Column("source", "SOURCE", 15, min_width=13, priority=100),
+    Column("cause", "CAUSE", 22, flexible=True, priority=90),
+    Column("count", "COUNT", 5, align="right", priority=99),
     Column("tries", "TRIES", 9, min_width=7, priority=50),
     Column("replays", "REPLAYS", 3, align="right", priority=60),
-    Column("seen", "SEEN", 10, align="right", priority=70),
+    Column("seen", "SEEN", 11, align="right", priority=70),
+)
+NAMED_COLUMNS: Final = (
+    # Subjects and types differ at their ends.
+    Column("name", "NAME", 26, min_width=20, priority=100),
+    Column("cause", "CAUSE", 15, flexible=True, priority=90),
+    *GROUP_COLUMNS[2:],
 )
 FLAT_COLUMNS: Final = (
     Column("seq", "SEQ", 6, min_width=4, align="right", priority=100),
-    Column("source", "SOURCE", 19, min_width=13, priority=95),
-    Column("error", "ERROR", 20, min_width=16, flexible=True, priority=90),
-    Column("id", "ID", 12, min_width=8, priority=70),
+    Column("source", "SOURCE", 15, min_width=13, priority=95),
+    Column("error", "ERROR", 24, flexible=True, priority=90),
+    Column("id", "ID", 12, min_width=11, priority=70),
     Column("tries", "TRIES", 7, priority=40),
     Column("replays", "REPLAYS", 3, align="right", priority=60),
 )
-VARIANTS: Final = {"group": GROUP_COLUMNS, "flat": FLAT_COLUMNS}
+VARIANTS: Final = {"group": GROUP_COLUMNS, "named": NAMED_COLUMNS, "flat": FLAT_COLUMNS}
 
 Notes = Mapping[str, Note]
 """Notes by what they are about."""
@@ -107,7 +113,7 @@ def group_row(
         ),
         glyph="▸" if folded else "▾",
         glyph_style="accent",
-        variant="group",
+        variant="group" if group.by == "cause" else "named",
         markable=False,
     )
 

@@ -37,17 +37,22 @@ STORY: Final = 16
 SHORT: Final = 30
 """Below this height the pane does without its blank lines."""
 
-COLUMNS: Final = (
-    Column("n", "#", 5, min_width=2, align="right", priority=100, sortable=False),
-    Column("died", "DIED", 8, min_width=7, align="right", priority=90, sortable=False),
-    Column("source", "WHERE", 16, min_width=11, priority=85, sortable=False),
-    Column("cause", "WHY", 30, min_width=16, flexible=True, priority=99, sortable=False),
-    Column("tries", "TRIES", 5, align="right", priority=60, sortable=False),
-    Column("by", "CAME BACK BY", 14, min_width=12, priority=95, sortable=False),
-    Column("back", "WHEN", 8, min_width=7, align="right", priority=70, sortable=False),
+_NUMBER: Final = Column("n", "#", 4, align="right", priority=100, sortable=False)
+_BACK: Final = (
+    Column("by", "CAME BACK BY", 12, priority=95, sortable=False),
+    Column("back", "WHEN", 7, align="right", priority=70, sortable=False),
     Column("job", "JOB", 8, priority=80, sortable=False),
     Column("edited", "", 1, priority=92, sortable=False),
 )
+COLUMNS: Final = (
+    _NUMBER,
+    Column("died", "DIED", 7, align="right", priority=90, sortable=False),
+    Column("source", "WHERE", 14, min_width=9, priority=60, sortable=False),
+    Column("cause", "WHY", 18, flexible=True, priority=99, sortable=False),
+    Column("tries", "TRIES", 5, align="right", priority=65, sortable=False),
+    *_BACK,
+)
+GAP_COLUMNS: Final = (_NUMBER, Column("cause", "", 18, flexible=True, priority=99, sortable=False), *_BACK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ class LineagePane(ModalScreen[str | None]):
                 f"dead letter {self.letter.seq}  {units.count(many)} {'death' if many == 1 else 'deaths'}",
                 "esc closes",
             )
-            yield RowTable(*COLUMNS, markable=False, id="lineage-table")
+            yield RowTable(*COLUMNS, variants={"gap": GAP_COLUMNS}, markable=False, id="lineage-table")
             with VerticalScroll(id="lineage-story"):
                 yield Static("", id="lineage-text", markup=False)
 
@@ -108,12 +113,12 @@ class LineagePane(ModalScreen[str | None]):
         self.run_worker(self._read(), group="lineage", exit_on_error=False, description="read the jobs of a letter")
 
     def on_resize(self, event: events.Resize) -> None:
-        """The box keeps its height while the cursor walks, and half of it at least is for the story."""
+        """The box keeps its height while the cursor walks, and most of it is for the story where there is not much."""
         short = event.size.height < SHORT
         self.set_class(short, "-short")
         frame = 3 if short else 5
         room = event.size.height * (100 if short else 92) // 100 - frame
-        rows = min(len(self._links) + 1, max(4, room // 2))
+        rows = min(len(self._links) + 1, max(4, room * 2 // 5, room - STORY))
         self.table.styles.height = rows
         self.query_one("#lineage-story").styles.height = max(3, min(STORY, room - rows))
 
@@ -205,8 +210,14 @@ def link_row(link: Death | Gap, now: datetime, *, present: bool = False) -> Row:
     """
     if isinstance(link, Gap):
         numbers = f"{link.first}" if link.first == link.last else f"{link.first}–{link.last}"
-        cells = (numbers, "", "", link.text, "", clean(link.replayed_by, limit=CELL), "", clean(link.job, limit=CELL))
-        return Row(key=_key(link), cells=tuple(Cell(text, "dim") for text in cells), glyph="⋯", glyph_style="dim")
+        cells = (numbers, link.text, clean(link.replayed_by, limit=CELL), "", clean(link.job, limit=CELL))
+        return Row(
+            key=_key(link),
+            cells=tuple(Cell(text, "dim") for text in cells),
+            glyph="⋯",
+            glyph_style="dim",
+            variant="gap",
+        )
     back = "still dead" if present else clean(link.replayed_by, limit=CELL) or units.NOTHING
     return Row(
         key=_key(link),
@@ -300,7 +311,8 @@ def _key(link: Death | Gap) -> str:
 
 def _cause(death: Death) -> str:
     if death.reason and death.error_text:
-        return f"{death.reason}: {death.error_text}"
+        # The error first: it is what differs between deaths, and the end may be cut.
+        return f"{death.error_text} ({death.reason})"
     return death.reason or death.error_text or "no reason given"
 
 

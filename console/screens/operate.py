@@ -229,7 +229,7 @@ async def plan_and_ask(
     if confirmed is None:
         return
     try:
-        _, task = runtime.start(confirmed, ended=lambda job: tell(app, job))
+        _, task = runtime.start(confirmed, ended=lambda job: tell(app, job), asked=lambda job: tell_canary(app, job))
     except OperationError as error:
         app.notify(clean(str(error)), title=what, severity="warning", markup=False)
         return
@@ -243,6 +243,15 @@ def tell(app: App[Any], job: Job) -> None:
     app.notify(
         _became(job), title=f"job {job.id}", severity="error" if trouble else "information", markup=False, timeout=6
     )
+
+
+def tell_canary(app: App[Any], job: Job) -> None:
+    """Say that a job has watched its canary and waits."""
+    outcome = job.canary
+    if outcome is not None:
+        text = f"canary: {clean(outcome.text)}. C on screen 3 sends the rest or stops, as P and X on screen 6"
+        severity: Any = "information" if outcome.passed else "warning"
+        app.notify(text, title=f"job {job.id}", severity=severity, markup=False, timeout=20)
 
 
 def _became(job: Job) -> str:

@@ -9,12 +9,15 @@ from rich.text import Text
 
 from console.letters import Gap, chain, cleaned
 from console.text import units
-from console.text.safe import body_preview, clean
+from console.text.safe import body_preview, clean, fit
 from patterns import DeadLetter, Message
+from patterns.lineage import is_death
 
 LABEL = 13
 LINKS = 3
 """Earlier deaths that a letter tells in one line each."""
+LINK = 26
+"""Cells of why it died then: as many as a letter beside its table has, so that it stays one line."""
 
 
 def letter_text(letter: DeadLetter, now: datetime, colours: Mapping[str, str], *, headers: bool = True) -> Text:
@@ -59,7 +62,9 @@ def letter_text(letter: DeadLetter, now: datetime, colours: Mapping[str, str], *
         text.append(value + "\n")
     _append_body(text, letter.message)
     if headers:
-        _append_headers(text, letter.message.headers, colours)
+        # The earlier deaths are told above; up to ten thousand characters of them would hide the sender's own.
+        own = {name: value for name, value in letter.message.headers.items() if not is_death(name)}
+        _append_headers(text, own, colours)
     return text
 
 
@@ -72,9 +77,8 @@ def _replays(letter: DeadLetter, now: datetime) -> list[tuple[str, str]]:
         if isinstance(link, Gap):
             rows.append(("", link.text))
             continue
-        cause = clean(link.error_text or link.reason, limit=80) or "no reason given"
-        by = f"  ↻ {clean(link.replayed_by, limit=40)}" if link.replayed_by else ""
-        rows.append(("", f"#{link.n}  {units.ago(link.at, now)}  {cause}{by}{' ✎' if link.edited else ''}"))
+        cause = clean(link.error or link.error_type or link.reason) or "no reason given"
+        rows.append((f"  #{link.n} {units.ago(link.at, now)} ", fit(cause, LINK).rstrip()))
     return rows
 
 

@@ -93,7 +93,7 @@ async def test_where_somebody_is_there_they_are_asked(server, tmp_path, answer, 
         await forge_many(fleet, 6)
         async with running(fleet.inbox("ceo").consumer(), accept):
             job = await job_of(fleet, ledger, canary=Canary(2, 30.0))
-            job.asks = True
+            job.ask = lambda _: None
             task = asyncio.create_task(job.run())
             await until(lambda: job.state == "paused")
             assert (job.canary.passed, job.count("done"), job.phase) == (True, 2, "canary: 2 of 2 acknowledged")
@@ -120,6 +120,17 @@ async def test_a_canary_of_all_there_are_is_just_watched(server):
             job = await job_of(fleet, canary=Canary(3, 30.0))
             await job.run()
         assert (job.state, job.outcomes, job.canary.died) == ("completed", {"done": 2}, 1)
+
+
+async def test_one_that_cannot_be_sent_is_answer_enough(server):
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 6)
+        config = (await fleet.js.stream_info("INBOX_CEO")).config
+        await fleet.js.update_stream(config, max_msgs=1, discard="new")
+        job = await job_of(fleet, canary=Canary(3, 30.0), rate=100)
+        await job.run()
+        assert (job.state, job.count("done"), job.count("not started")) == ("failed", 1, 3)
+        assert "could not be sent" in job.error
 
 
 async def test_tasks_and_events_are_watched_by_what_their_consumers_say(server):

@@ -24,6 +24,7 @@ from patterns.names import Names
 from patterns.replaying import require_free
 from patterns.stored import StoredMessage
 from tests.console.test_json_text import WRITTEN
+from tests.support.waiting import until
 
 ENVELOPE = {"ce-id": "m-1", "ce-specversion": "1.0", "ce-datacontenttype": "application/json"}
 BODY = b'{"spec":{"model":"small","price":1.10},"debug":true}'
@@ -205,11 +206,11 @@ def test_a_text_that_was_not_changed_changes_nothing(body: str, headers: dict[st
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
 def test_any_body_is_edited_as_it_is_or_not_at_all(body: str) -> None:
     letter = stored(body.encode(), {"Content-Type": "text/plain"})
-    try:
-        text = as_text(letter)
-    except EditError as error:
-        assert "agent-console dlq edit 7 --body FILE" in str(error)
+    if not is_clean(body.replace("\t", " "), multiline=True):
+        with pytest.raises(EditError, match="agent-console dlq edit 7 --body FILE"):
+            as_text(letter)
         return
+    text = as_text(letter)
     assert is_clean(text.replace("\t", " "), multiline=True)
     assert from_text(letter, text.removesuffix("\n") + "!\n").body == body.encode() + b"!"
 
@@ -377,9 +378,7 @@ async def test_an_editor_is_ended_with_what_waits_for_it(tmp_path: Path, monkeyp
     started = tmp_path / "started"
     code = f"pathlib.Path({str(started)!r}).touch()\nimport time\ntime.sleep(600)"
     waiting = asyncio.create_task(edited_in(script(tmp_path, code), "text"))
-    async with asyncio.timeout(20):
-        while not started.exists():
-            await asyncio.sleep(0.01)
+    await until(started.exists)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting

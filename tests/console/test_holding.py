@@ -122,8 +122,8 @@ async def test_what_somebody_else_paused_stays_paused(server):
 async def test_what_somebody_changes_meanwhile_is_theirs(server, monkeypatch, seconds):
     monkeypatch.setattr(holding, "RENEW", 0.02)
     async with connected(server.url, agents=["ceo"]) as fleet:
-        await forge_many(fleet, 10)
-        job = await job_of(fleet, rate=20)
+        await forge_many(fleet, 60)
+        job = await job_of(fleet, rate=2)
         asked = []
         real = fleet.jetstream.consumer_info
 
@@ -144,8 +144,8 @@ async def test_what_somebody_changes_meanwhile_is_theirs(server, monkeypatch, se
 async def test_a_pause_is_renewed_while_the_job_works(server, monkeypatch):
     monkeypatch.setattr(holding, "RENEW", 0.02)
     async with connected(server.url, agents=["ceo"]) as fleet:
-        await forge_many(fleet, 10)
-        job = await job_of(fleet, rate=20)
+        await forge_many(fleet, 60)
+        job = await job_of(fleet, rate=2)
         async with under_way(job):
             _, first = await state(fleet)
 

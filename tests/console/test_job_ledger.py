@@ -12,7 +12,7 @@ import pytest
 
 from console.operations.errors import OperationError
 from console.operations.items import Item, ItemResult, Items
-from console.operations.ledger import JobLedger, JobRecord, identity_of
+from console.operations.ledger import JobLedger, JobRecord, Note, identity_of
 
 WHERE = identity_of("DLQ", "2026-11-23T00:00:00Z")
 
@@ -145,3 +145,35 @@ def test_a_job_that_was_killed_after_its_last_item_has_ended(tmp_path):
     assert ledger.job("j1").state == "interrupted"
     ledger.settle("j1", [(n, ItemResult(n + 1, "done", "")) for n in range(2)])
     assert ledger.job("j1").state == "completed"
+
+
+def test_a_ledger_of_an_older_version_is_brought_up_and_keeps_its_jobs(tmp_path):
+    one = JobLedger(tmp_path)
+    one.add(record(state="completed"), some())
+    one.settle("j1", [(0, ItemResult(1, "done", "to somewhere"))])
+    one.close()
+    with sqlite3.connect(tmp_path / "jobs.db") as older:
+        older.execute("ALTER TABLE items DROP COLUMN sent")
+        older.execute("DROP TABLE notes")
+        older.execute("PRAGMA user_version=1")
+    older.close()
+    now = JobLedger(tmp_path)
+    now.settle("j1", [(1, ItemResult(2, "done", "to somewhere", "INBOX_CEO 7"))])
+    assert [entry.sent for entry in now.items("j1", "done")] == ["", "INBOX_CEO 7"]
+    now.write_note(WHERE, Note("cause 1", "ask billing", "ann@desk", 5.0))
+    assert now.notes(WHERE) == {"cause 1": Note("cause 1", "ask billing", "ann@desk", 5.0)}
+    now.close()
+    JobLedger(tmp_path).close()
+
+
+def test_notes_are_of_one_stream_are_replaced_and_removed(tmp_path):
+    ledger, now = JobLedger(tmp_path), time.time()
+    ledger.write_note(WHERE, Note("cause 1", "first", "ann", now))
+    ledger.write_note(WHERE, Note("cause 1", "second", "bob", now))
+    ledger.write_note("DLQ elsewhere", Note("cause 1", "other", "ann", now))
+    ledger.write_note(WHERE, Note("letter 2", "forgotten", "ann", now - 366 * 86400))
+    other = JobLedger(tmp_path)
+    assert {about: note.text for about, note in other.notes(WHERE).items()} == {"cause 1": "second"}
+    other.write_note(WHERE, Note("cause 1", "", "bob", now))
+    assert other.notes(WHERE) == {}
+    assert list(ledger.notes("DLQ elsewhere")) == ["cause 1"]

@@ -1,9 +1,9 @@
-"""How flows and dead letters become rows: order, styles, groups and sanitised texts. Pure: no terminal, no server."""
+"""How flows become rows: order, styles and sanitised texts. Pure: no terminal, no server."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,14 +13,9 @@ from console.monitor.view import Flow, Subscription
 from console.screens import rows
 from console.screens.rows import (
     FLEET_COLUMNS,
-    GROUP_COLUMNS,
-    LETTER_COLUMNS,
     QUEUE_COLUMNS,
     SUBSCRIPTION_COLUMNS,
-    cause_of,
     fleet_rows,
-    group_letters,
-    letter_rows,
     queue_rows,
     sources_text,
     subscription_rows,
@@ -28,7 +23,7 @@ from console.screens.rows import (
 from console.settings import Thresholds
 from console.text.safe import is_clean
 from console.widgets.row_model import Cell, Column, Row, sort_rows
-from patterns import DeadLetter, Message, QueueDepth
+from patterns import QueueDepth
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOSTILE = "\x1b]52;c;aGFjaw==\x07\x1b[31m[@click=app.leave]x[/x]\u202e\u200b\r\n"
@@ -50,52 +45,6 @@ def flow(name: str = "ceo", state: State = State.IDLE, **fields: Any) -> Flow:
         **fields,
     }
     return Flow(name=name, state=state, depth=QueueDepth(**counters), **filled)
-
-
-def letter(seq: int = 1, **fields: Any) -> DeadLetter:
-    """A dead letter of the queue of `backend`."""
-    message = Message(
-        id="t-1",
-        type="code.feature",
-        source="ceo",
-        subject="tasks.backend.code.feature",
-        data={},
-        text="{}",
-        headers={},
-        time=None,
-        correlation_id="t-1",
-        causation_id=None,
-        expires_at=None,
-        replay_of=None,
-        stream="DLQ",
-        seq=seq,
-        stored_at=NOW,
-        size=2,
-    )
-    filled = {
-        "seq": seq,
-        "entry": f"tasks.backend.{seq}-1",
-        "kind": "tasks",
-        "name": "backend",
-        "subject": "tasks.backend.code.feature",
-        "id": f"t-{seq}",
-        "type": "code.feature",
-        "reason": "max-deliver",
-        "error_type": "TimeoutError",
-        "error": "model did not answer",
-        "agent": "backend-1",
-        "stream": "TASKS_BACKEND",
-        "origin_seq": seq,
-        "deliveries": 3,
-        "replays": 0,
-        "first_at": None,
-        "died_at": NOW - timedelta(seconds=60 - seq),
-        "size": 2,
-        "correlation_id": "t-1",
-        "message": message,
-        **fields,
-    }
-    return DeadLetter(**filled)
 
 
 def cell(row: Row, columns: tuple[Column, ...], id: str) -> Cell:
@@ -165,8 +114,6 @@ class TestCells:
         assert len(queue_rows([flow()], LIMITS)[0].cells) == len(QUEUE_COLUMNS)
         given = Subscription("dev", "events", (), QueueDepth())
         assert len(subscription_rows([given])[0].cells) == len(SUBSCRIPTION_COLUMNS)
-        group, member = letter_rows(group_letters([letter()]), frozenset(), NOW)
-        assert (len(group.cells), len(member.cells)) == (len(GROUP_COLUMNS), len(LETTER_COLUMNS))
 
     @pytest.mark.parametrize("id", ["inbox", "ack-pending", "redelivered", "stranded", "dead"])
     def test_a_zero_is_a_dim_dot(self, id):
@@ -229,96 +176,12 @@ class TestCells:
         assert fleet_cell(flow(state=State.STALLED, history=(1,)), "history").style == "bad"
 
 
-class TestGroups:
-    def test_numbers_ids_and_addresses_are_folded(self):
-        alike = [
-            "task 17 failed after 3.5 s",
-            "task 18 failed after 12 s",
-            "task 0x7f3e355f0d50 failed after 1 s",
-            "task 3fa85f64-5717-4562-b3fc-2c963f66afa6 failed after 1 s",
-            "task deadbeefcafe failed after 1 s",
-        ]
-        assert {cause_of(letter(error=text)) for text in alike} == {"TimeoutError: task # failed after # s"}
-        assert cause_of(letter(error="no spec")) != cause_of(letter(error="no model"))
-        assert cause_of(letter(error_type="", error="")) == "max-deliver"
-
-    def test_one_group_a_place_and_cause_the_largest_first_and_the_newest_letter_first(self):
-        given = [
-            letter(1, error="no answer within 5 s"),
-            letter(2, kind="inbox", name="ceo", error_type="Reject", error="no spec"),
-            letter(3, error="no answer within 7 s"),
-            letter(4, kind="inbox", name="ceo", error="no answer within 5 s"),
-            letter(5, error="no answer within 9 s"),
-        ]
-        causes = group_letters(given)
-        assert [(cause.source, len(cause.letters)) for cause in causes] == [
-            ("tasks.backend", 3),
-            ("inbox.ceo", 1),
-            ("inbox.ceo", 1),
-        ]
-        assert [each.seq for each in causes[0].letters] == [5, 3, 1]
-        assert causes[0].text == "TimeoutError: no answer within # s"
-        assert [cause.text for cause in causes[1:]] == ["Reject: no spec", "TimeoutError: no answer within 5 s"]
-        assert len({cause.key for cause in causes}) == 3
-        assert group_letters(reversed(given)) == causes, "however they come"
-
-    def test_letters_that_died_of_exactly_the_same_keep_their_numbers(self):
-        (cause,) = group_letters([letter(1, error="HTTP 503"), letter(2, error="HTTP 503")])
-        assert cause.text == "TimeoutError: HTTP 503"
-
-    def test_without_an_error_the_reason_is_the_cause(self):
-        causes = group_letters(
-            [letter(1, error_type="", error=""), letter(2, error_type="", error="", reason="expired")]
-        )
-        assert sorted(cause.text for cause in causes) == ["expired", "max-deliver"]
-
-    def test_a_group_and_below_it_its_letters_unless_it_is_folded(self):
-        causes = group_letters([letter(1), letter(2, replays=2), letter(3, error="other")])
-        found = letter_rows(causes, frozenset(), NOW)
-        assert [(row.variant, row.indent, row.glyph, row.markable) for row in found] == [
-            ("group", 0, "▾", False),
-            ("", 1, "", True),
-            ("", 1, "", True),
-            ("group", 0, "▾", False),
-            ("", 1, "", True),
-        ]
-        assert [row.key for row in found if row.markable] == ["2", "1", "3"]
-        group = found[0]
-        assert cell(group, GROUP_COLUMNS, "source").text == "tasks.backend"
-        assert cell(group, GROUP_COLUMNS, "count").text == "2"
-        assert cell(group, GROUP_COLUMNS, "ago").text == "58s ago", "its newest death"
-        folded = letter_rows(causes, frozenset({causes[0].key}), NOW)
-        assert [(row.glyph, row.key) for row in folded] == [("▸", causes[0].key), ("▾", causes[1].key), ("", "3")]
-
-    def test_a_letter_tells_its_tries_and_that_it_was_replayed(self):
-        _, fresh, again = letter_rows(group_letters([letter(1, replays=2), letter(2)]), frozenset(), NOW)
-        assert cell(fresh, LETTER_COLUMNS, "replays") == Cell("replays 0", "dim", 0)
-        assert cell(again, LETTER_COLUMNS, "replays") == Cell("replays 2 ↻", "warn", 2)
-        assert cell(again, LETTER_COLUMNS, "tries").text == "tries 3"
-        assert cell(again, LETTER_COLUMNS, "seq") == Cell("1", "dim", 1)
-
-    def test_no_letters_no_rows(self):
-        assert letter_rows(group_letters([]), frozenset(), NOW) == ()
-
-
 class TestHostileTexts:
     def test_no_cell_lets_them_through(self):
-        texts = dict.fromkeys(
-            ("name", "subject", "id", "type", "reason", "error_type", "error", "agent", "stream", "correlation_id"),
-            HOSTILE,
-        )
-        causes = group_letters([letter(1, **texts), letter(2, **{**texts, "error_type": "", "error": ""})])
-        found = [*letter_rows(causes, frozenset(), NOW), *fleet_rows([flow(HOSTILE)], LIMITS)]
-        found += queue_rows([flow(HOSTILE)], LIMITS)
+        found = [*fleet_rows([flow(HOSTILE)], LIMITS), *queue_rows([flow(HOSTILE)], LIMITS)]
         shown = [each.text for row in found for each in row.cells]
         assert [text for text in shown if not is_clean(text)] == []
         assert any("click=app.leave" in text for text in shown), "sanitised and not left out"
-        assert len(causes) == 2
-        assert all(is_clean(cause.source) and is_clean(cause.text) for cause in causes)
-
-    def test_a_long_error_does_not_make_a_long_cell(self):
-        (cause,) = group_letters([letter(error="x" * 10_000)])
-        assert len(cause.text) <= 200
 
 
 class TestSources:

@@ -9,10 +9,12 @@ import pytest
 from console.settings import (
     ContextSettings,
     ReplayPolicy,
+    Rule,
     Settings,
     SettingsError,
     TargetSettings,
     Thresholds,
+    TypeSettings,
     default_path,
     from_mapping,
     load,
@@ -61,6 +63,9 @@ def test_everything_that_can_be_set(file: Path) -> None:
         read_only = true
         policy = "confirm"
         replay_rate = 5
+        replay_stop_ratio = 0.2
+        canary = 5
+        canary_watch = "1m"
         feed_lines = 200
         theme = "light"
 
@@ -85,6 +90,11 @@ def test_everything_that_can_be_set(file: Path) -> None:
 
         [roles.billing]
         policy = "never"
+        reason = "charges cards"
+
+        [types."deploy.*"]
+        policy = "confirm"
+        reason = "touches production"
 
         [keys]
         replay = "f5,ctrl+y"
@@ -96,6 +106,9 @@ def test_everything_that_can_be_set(file: Path) -> None:
         read_only=True,
         policy=ReplayPolicy.CONFIRM,
         replay_rate=5.0,
+        replay_stop_ratio=0.2,
+        canary=5,
+        canary_watch=60.0,
         feed_lines=200,
         theme="light",
         thresholds=Thresholds(inbox_backlog=20, oldest_crit=900.0, dead_letters_warn=2),
@@ -106,9 +119,26 @@ def test_everything_that_can_be_set(file: Path) -> None:
             ),
             "*": TargetSettings(policy=ReplayPolicy.NEVER),
         },
-        roles={"billing": TargetSettings(policy=ReplayPolicy.NEVER)},
+        roles={"billing": TargetSettings(policy=ReplayPolicy.NEVER, reason="charges cards")},
+        types={"deploy.*": TypeSettings(policy=ReplayPolicy.CONFIRM, reason="touches production")},
         keys={"replay": "f5,ctrl+y"},
     )
+
+
+def test_of_an_agent_and_a_type_the_stricter_holds_with_its_reason() -> None:
+    settings = from_mapping(
+        {
+            "agents": {"ceo": {"policy": "confirm", "reason": "signs"}, "dev": {"policy": "safe"}},
+            "types": {"wire.*": {"policy": "never", "reason": "moves money"}, "note": {"policy": "safe"}},
+        }
+    )
+    assert settings.rule_for("inbox", "ceo", "wire.out") == Rule(ReplayPolicy.NEVER, "moves money")
+    assert settings.rule_for("inbox", "ceo", "note") == Rule(ReplayPolicy.CONFIRM, "signs")
+    assert settings.rule_for("tasks", "ceo", "note") == Rule(ReplayPolicy.SAFE)
+    assert settings.rule_for("inbox", "dev", "other") == Rule(ReplayPolicy.SAFE)
+    careful = from_mapping({"policy": "confirm", "types": {"note": {"policy": "safe"}}})
+    assert careful.rule_for("inbox", "ceo", "note").policy is ReplayPolicy.SAFE
+    assert careful.rule_for("inbox", "ceo", "other").policy is ReplayPolicy.CONFIRM
 
 
 def test_the_first_glob_that_says_something_decides() -> None:

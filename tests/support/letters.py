@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from patterns import DeadLetter, Fleet
+from patterns import DeadLetter, Fleet, Message
 from tests.support.fleets import running
 from tests.support.waiting import until
 
@@ -51,3 +52,53 @@ async def forge_many(fleet: Fleet, count: int, **fields: str) -> list[int]:
             *(forge(fleet, f"inbox.ceo.{n}-{n:x}", Message_Id=f"m-{n}", **fields) for n in range(1, count + 1))
         )
     )
+
+
+DIED = datetime(2026, 1, 1, 12, tzinfo=UTC)
+"""A minute after the first of the letters that `made` makes."""
+
+
+def made(seq: int = 1, **fields: Any) -> DeadLetter:
+    """A dead letter of the queue of `backend` that was never on a server."""
+    message = Message(
+        id="t-1",
+        type="code.feature",
+        source="ceo",
+        subject="tasks.backend.code.feature",
+        data={},
+        text="{}",
+        headers={},
+        time=None,
+        correlation_id="t-1",
+        causation_id=None,
+        expires_at=None,
+        replay_of=None,
+        stream="DLQ",
+        seq=seq,
+        stored_at=DIED,
+        size=2,
+    )
+    filled = {
+        "seq": seq,
+        "entry": f"tasks.backend.{seq}-1",
+        "kind": "tasks",
+        "name": "backend",
+        "subject": "tasks.backend.code.feature",
+        "id": f"t-{seq}",
+        "type": "code.feature",
+        "reason": "max-deliver",
+        "error_type": "TimeoutError",
+        "error": "model did not answer",
+        "agent": "backend-1",
+        "stream": "TASKS_BACKEND",
+        "origin_seq": seq,
+        "deliveries": 3,
+        "replays": 0,
+        "first_at": None,
+        "died_at": DIED - timedelta(seconds=60 - seq),
+        "size": 2,
+        "correlation_id": "t-1",
+        "message": message,
+        **fields,
+    }
+    return DeadLetter(**filled)
