@@ -61,7 +61,7 @@ CanaryCount = Annotated[
     typer.Option("--canary", metavar="N", help="Send N first; the rest only if all of them are acknowledged."),
 ]
 WatchFor = Annotated[
-    str | None, typer.Option("--watch", metavar="AGE", help="How long a canary is watched, such as 30s.")
+    str | None, typer.Option("--watch-for", metavar="AGE", help="How long a canary is watched, such as 30s.")
 ]
 Uncapped = Annotated[bool, typer.Option("--uncapped", help="As fast as it goes.")]
 
@@ -112,11 +112,11 @@ def sending(
     from console.operations.plan_letters import Sending
 
     if watch is not None and canary is None:
-        raise UsageError("--watch is for a canary: say --canary N, too")
+        raise UsageError("--watch-for is for a canary: say --canary N, too")
     try:
         seconds = settings.canary_watch if watch is None else parse_duration(watch)
     except ValueError:
-        raise UsageError(f"--watch {watch!r}: expected a time like 30s or 5m") from None
+        raise UsageError(f"--watch-for {watch!r}: expected a time like 30s or 5m") from None
     return Sending(
         rate=asked.pace(settings.replay_rate),
         to=to,

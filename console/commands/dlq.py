@@ -77,7 +77,7 @@ too many of its letters die again (--stop-ratio, replay_stop_ratio).
 Examples:
   agent-console dlq replay 1042 1043 --dry-run
   agent-console dlq replay --filter 'role:backend reason:max-deliver' --yes
-  agent-console dlq replay --filter 'role:backend' --canary 3 --watch 1m --yes
+  agent-console dlq replay --filter 'role:backend' --canary 3 --watch-for 1m --yes
   agent-console dlq replay --all --rate 50 --reason 'model is back' --yes --json
 """
 )
@@ -118,7 +118,7 @@ Expression = Annotated[str | None, typer.Option("--filter", metavar="EXPR", help
 def dlq(context: typer.Context) -> None:
     """Dead letters: what no handler could finish, and the way back."""
     if context.invoked_subcommand is None:
-        raise UsageError("dlq: say what to do: list, show, replay, purge or rescue")
+        raise UsageError("dlq: say what to do: list, show, causes, note, lineage, replay, edit, purge or rescue")
 
 
 @app.command("list", epilog=LIST_EPILOG)

@@ -35,6 +35,9 @@ TABLE_LIMIT = 50
 SEQS = 1000
 """Sequences that the JSON of a group has at the most, the newest."""
 
+LONGEST_SEQ = 20
+"""Digits of the largest sequence there can be."""
+
 CAUSES_EPILOG = (
     FILTER_HELP
     + """
@@ -113,7 +116,7 @@ def _read_words(words: list[str], cause: str | None, *, delete: bool) -> tuple[i
     rest = list(words)
     if cause is None:
         number = rest.pop(0) if rest else ""
-        if not (number.isascii() and number.isdecimal() and 0 < len(number) < 20 and int(number)):
+        if not (number.isascii() and number.isdecimal() and len(number) <= LONGEST_SEQ and int(number)):
             raise UsageError(f"dlq note: say which: a SEQ or --cause ID{f', not {number!r}' if number else ''}")
         seq = int(number)
     elif not CAUSE_LEAST <= len(cause) <= CAUSE_DIGITS or any(each not in "0123456789abcdef" for each in cause.lower()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shlex
 import shutil
@@ -16,6 +17,9 @@ from console.text.safe import clean
 
 LONGEST_FILE: Final = TEXT_LIMIT * 4
 """Bytes that are read back."""
+
+LAST_WORDS: Final = 2.0
+"""Seconds an editor has to end when nobody waits for it any more."""
 
 
 def editor_of(environ: Mapping[str, str]) -> list[str]:
@@ -85,6 +89,12 @@ async def _run(command: list[str]) -> None:
         status = await process.wait()
     except asyncio.CancelledError:
         process.terminate()
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), LAST_WORDS)
+        finally:
+            if process.returncode is None:
+                process.kill()
         raise
     if status:
         raise EditError(f"nothing was changed: the editor {name} ended with {status}")

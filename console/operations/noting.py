@@ -49,7 +49,9 @@ async def write_note(
         raise OperationError(f"there is no stream {fleet.dead_letters.stream}: nothing to note anything about")
     await asyncio.to_thread(ledger.write_note, identity, note)
     if audit is not None:
-        where = {"actor": note.author, **({"context": context} if context else {})}
-        said = {**where, "selector": about, "note": note.text or None}
-        await asyncio.to_thread(audit.note, "end", "note" if note.text else "remove note", "", **said)
+        action = "note" if note.text else "remove note"
+        who = {"actor": note.author, **({"context": context} if context else {})}
+        # The fields of the end of a job, so that whoever lists the audit needs to know no other.
+        became = {"selector": about, "reason": note.text or None, "planned": 1, "done": 1, "failed": 0}
+        await asyncio.to_thread(audit.note, "end", action, "", **who, **became, result="completed")
     return note

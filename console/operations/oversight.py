@@ -142,7 +142,7 @@ class Oversight:
         if not left:
             return
         if job.ask is not None:
-            job.phase = f"canary: {outcome.text}"
+            job.phase = "canary waits for an answer"
             job.pause()
             job.ask(job)
             await job.going.wait()

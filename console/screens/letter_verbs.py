@@ -27,7 +27,7 @@ class LetterVerbs(OperatingScreen):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("R", "replay", "replay…", id="letters.replay"),
-        Binding("E", "edit", "edit & replay…", id="letters.edit"),
+        Binding("E", "edit", "edit…", id="letters.edit"),
         Binding("C", "canary", "canary…", id="letters.canary"),
         Binding("D", "discard", "discard…", id="letters.discard"),
         Binding("X", "purge", "purge matching…", id="letters.purge"),

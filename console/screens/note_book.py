@@ -111,7 +111,9 @@ class NotePane(AskPane):
             box.border_title = Text(self._question)
             by = f"{signed(note, datetime.now(UTC))}   " if note is not None else ""
             box.border_subtitle = Text(f"{by}enter saves, {'empty removes, ' if note is not None else ''}esc cancels")
-            yield Input(clean(note.text, limit=LONGEST) if note is not None else "", max_length=LONGEST, id="ask-input")
+            # Not selected: whoever adds a word must not lose what stands there.
+            text = clean(note.text, limit=LONGEST) if note is not None else ""
+            yield Input(text, max_length=LONGEST, select_on_focus=False, id="ask-input")
 
 
 def signed(note: Note, now: datetime) -> str:

@@ -34,17 +34,17 @@ def audited():
 async def test_a_canary_decides_by_itself(server):
     async with connected(server.url, agents=["ceo"]) as fleet:
         await forge_many(fleet, 5)
-        planned = await run(server, "dlq", "replay", "--all", "--canary", "2", "--watch", "30s", "--json", "--dry-run")
+        planned = await run(server, "dlq", "replay", "--all", "--canary", "2", "--watch-for", "30s", "--json", "--dry-run")
         assert planned.json.keys() == PLAN | {"canary"}
         assert planned.json["canary"] == {"count": 2, "watch": 30.0}
         async with running(fleet.inbox("ceo").consumer(), refuse):
-            died = await run(server, "dlq", "replay", "--all", "--canary", "2", "--watch", "30s", "--yes", "--json")
+            died = await run(server, "dlq", "replay", "--all", "--canary", "2", "--watch-for", "30s", "--yes", "--json")
         assert (died.status, died.json["done"], died.json["canary"]["passed"]) == (3, 2, False)
         assert died.json.keys() == RESULT | {"canary"}
         assert "died again (Reject: still broken)" in died.err
         assert "jobs resume" in died.err
         async with running(fleet.inbox("ceo").consumer(), accept):
-            done = await run(server, "dlq", "replay", "--all", "--canary", "2", "--watch", "30s", "--yes")
+            done = await run(server, "dlq", "replay", "--all", "--canary", "2", "--watch-for", "30s", "--yes")
         assert (done.status, done.err) == (0, "")
         assert "canary: 2 of 2 acknowledged" in done.out
         assert await fleet.dead_letters.list() == []
@@ -83,10 +83,10 @@ async def test_consumers_are_paused_while_it_runs_and_go_on(server):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--watch", "5s"], "--canary N"),
+        (["--watch-for", "5s"], "--canary N"),
         (["--canary", "0"], "1 to 100"),
-        (["--canary", "2", "--watch", "soon"], "expected a time"),
-        (["--canary", "2", "--watch", "2h"], "watched for 1s to"),
+        (["--canary", "2", "--watch-for", "soon"], "expected a time"),
+        (["--canary", "2", "--watch-for", "2h"], "watched for 1s to"),
         (["--canary", "2", "--pause"], "paused"),
         (["--stop-ratio", "1.5"], "between 0 and 1"),
     ],

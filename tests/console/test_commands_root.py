@@ -76,7 +76,7 @@ def test_the_installed_script_is_the_same_program() -> None:
         (("fleet", "--server"), "option --server needs a value"),
         (("--write", "fleet", "--read-only"), "exclude each other"),
         (("fleet", "--org", "UPPER"), "--org: org 'UPPER' must be"),
-        (("dlq",), "list, show, replay, purge or rescue"),
+        (("dlq",), "list, show, causes, note, lineage, replay, edit, purge or rescue"),
         (("inbox",), "peek, purge, pause or resume"),
         (("queue",), "peek, purge, pause or resume"),
         (("dlq", "show"), "Missing argument"),

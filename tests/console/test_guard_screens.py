@@ -21,6 +21,7 @@ from console.screens.ask import AskPane
 from console.screens.base import TABS
 from console.screens.job_items import ItemsScreen
 from console.screens.messages import MessagesScreen
+from console.screens.note_book import NotePane
 from console.screens.operate import OperatingScreen
 from console.screens.plan_dialog import PlanDialog
 from console.screens.quit_dialog import ConfirmDialog
@@ -38,7 +39,7 @@ PUSHED = ["inbox ceo", "queue backend", "events of the stream", "items of the jo
 UNTYPED = {"ctrl+z"}
 """Would put the process to sleep wherever it is bound."""
 ASKING = PlanDialog | AskPane | ConfirmDialog
-"""Only a change asks, once the way out is closed."""
+"""Only a change asks, once the way out is closed; and a note, which stays on this machine."""
 
 
 @dataclass
@@ -57,7 +58,8 @@ class Reader:
         """No dialog that asks, no plan or resumption in the making, no job."""
         app = self.console.app
         shown = [screen for stack in app._screen_stacks.values() for screen in stack]
-        assert not [screen for screen in shown if isinstance(screen, ASKING)], tried
+        asking = [screen for screen in shown if isinstance(screen, ASKING) and not isinstance(screen, NotePane)]
+        assert not asking, tried
         assert not [worker for worker in app.workers if worker.group in ("plan", "job")], tried
         assert self.console.runtime.jobs == [], tried
 

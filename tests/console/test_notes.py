@@ -86,8 +86,8 @@ async def test_is_audited_with_its_text(server: LocalServer, tmp_path: Path) -> 
         await write_note(fleet, JobLedger(), letter, "", audit=audit)
     wrote, removed = map(json.loads, audit.path.read_text().splitlines())
     assert (wrote["action"], wrote["event"], wrote["selector"]) == ("note", "end", letter)
-    assert (wrote["note"], wrote["actor"], wrote["context"]) == ("ask bob", noting.operator_name(), "live")
-    assert (removed["action"], removed["note"]) == ("remove note", None)
+    assert (wrote["reason"], wrote["actor"], wrote["context"]) == ("ask bob", noting.operator_name(), "live")
+    assert (removed["action"], removed["reason"]) == ("remove note", None)
 
 
 async def test_the_screen_reads_what_another_console_wrote(server: LocalServer, tmp_path: Path) -> None:
