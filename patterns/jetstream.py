@@ -171,7 +171,9 @@ class JetStream:
                 return None
             raise
 
-    async def pause(self, stream: str, consumer: str, seconds: float, *, now: datetime | None = None) -> datetime | None:
+    async def pause(
+        self, stream: str, consumer: str, seconds: float, *, now: datetime | None = None
+    ) -> datetime | None:
         """Suspend the deliveries of a consumer (server 2.11 or later); 0 seconds resumes them.
 
         Args:

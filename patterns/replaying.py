@@ -22,6 +22,7 @@ from patterns.errors import (
 from patterns.headers import encodable, format_time
 from patterns.ledger import TaskStatus
 from patterns.letter import PREFIX, DeadLetter, replay_headers
+from patterns.lineage import lighten
 from patterns.message import CE_CONTENT_TYPE, CE_EXPIRY, Receipt, encode_data
 from patterns.names import Entry, Place, is_literal
 from patterns.stored import SENDABLE, PublishAck, StoredMessage
@@ -117,6 +118,7 @@ class Replayer:
             sent[CE_CONTENT_TYPE] = content_type
         if body is None:
             body = stored.body
+        sent = lighten(sent, self._fleet.nc.max_payload - COPY_HEADROOM - len(body))
         if before_publish is not None:
             try:
                 await before_publish()

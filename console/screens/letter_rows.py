@@ -199,8 +199,8 @@ class LetterBook:
         self._filtered: tuple[tuple[DeadLetter, ...], str] | None = None
         self._verdicts: dict[int, tuple[DeadLetter, bool]] = {}
         self._grouped: tuple[tuple[DeadLetter, ...], Grouping] | None = None
-        self._noted: tuple[Notes, bool] | None = None
-        self._rows: Memo = {}
+        self._noted: Notes | None = None
+        self._rows: dict[bool, Memo] = {}
         self.groups: tuple[Group, ...] = ()
         """The largest first."""
         self.by_key: dict[str, Group] = {}
@@ -238,11 +238,12 @@ class LetterBook:
     def rows(self, closed: Collection[str], now: datetime, notes: Notes, marks: Collection[str]) -> tuple[Row, ...]:
         """The rows of the table."""
         flat = self._grouped is not None and self._grouped[1] == "none"
-        if self._noted is None or self._noted[0] is not notes or self._noted[1] != flat:
-            self._noted, self._rows = (notes, flat), {}
-        if len(self._rows) > 2 * len(self._letters) + 1000:
-            self._rows = {}
-        return letter_rows(self.groups, closed, now, notes=notes, marks=marks, memo=self._rows)
+        if self._noted is not notes:
+            self._noted, self._rows = notes, {True: {}, False: {}}
+        if len(self._rows[flat]) > 2 * len(self._letters) + 1000:
+            # Most are of letters that are gone.
+            self._rows[flat] = {}
+        return letter_rows(self.groups, closed, now, notes=notes, marks=marks, memo=self._rows[flat])
 
     def group_of(self, key: str | None) -> Group | None:
         """The group that a row names or stands in; None where letters are not grouped."""

@@ -17,6 +17,7 @@ from console.operations.selection import choose, freeze
 from console.screens.ask import AskPane
 from console.screens.canary_dialog import CanaryDialog, waits_for_answer
 from console.screens.edit import BulkEditPane, EditScreen
+from console.screens.lineage import open_lineage
 from console.screens.operate import OperatingScreen
 from console.text.safe import clean
 from patterns import DeadLetter, PatternError
@@ -35,11 +36,16 @@ class LetterVerbs(OperatingScreen):
         Binding("S", "rescue", "rescue stranded", show=False, id="letters.rescue"),
         Binding("U", "undo", "undo", show=False, id="letters.undo"),
         Binding("N", "note", "note…", show=False, id="letters.note"),
+        Binding("a", "lineage", "ancestors", show=False, id="letters.lineage"),
     ]
 
     @abc.abstractmethod
     def targets(self) -> tuple[list[DeadLetter], str, int]:
         """What an action is about: the letters, how they were chosen in words, and how many of them are hidden."""
+
+    @abc.abstractmethod
+    def current_letter(self) -> DeadLetter | None:
+        """The letter under the cursor, of a group its newest."""
 
     @abc.abstractmethod
     def ask_note(self) -> None:
@@ -48,6 +54,12 @@ class LetterVerbs(OperatingScreen):
     def action_note(self) -> None:
         """Note something for the next operator; nothing changes on the server, so a read-only session may, too."""
         self.ask_note()
+
+    def action_lineage(self) -> None:
+        """Walk the deaths of the letter under the cursor."""
+        letter = self.current_letter()
+        if letter is not None:
+            open_lineage(self, letter)
 
     def action_replay(self) -> None:
         """Replay the marked letters, or what is under the cursor."""

@@ -168,7 +168,7 @@ class LettersScreen(LetterVerbs):
         """The group under the cursor, if it is on one."""
         return self._book.by_key.get(self.table.cursor_key or "")
 
-    def _current(self) -> DeadLetter | None:
+    def current_letter(self) -> DeadLetter | None:
         """The letter under the cursor; of a group its newest."""
         group = self._group()
         return group.newest if group is not None else self._book.by_seq.get(self.table.cursor_key or "")
@@ -178,7 +178,7 @@ class LettersScreen(LetterVerbs):
         return [note for key in keys if (note := self._notes.notes.get(key)) is not None]
 
     def _paint_detail(self) -> None:
-        group, letter, card = self._group(), self._current(), self.query_one("#letter-card", VerticalScroll)
+        group, letter, card = self._group(), self.current_letter(), self.query_one("#letter-card", VerticalScroll)
         subject = group.key if group is not None else letter.entry if letter is not None else None
         # A group that is no other has the same letters; ages are told anew every ten seconds.
         mark = (subject, id(group), id(letter), id(self._notes.notes), int(self.now().timestamp()) // 10)
@@ -214,12 +214,12 @@ class LettersScreen(LetterVerbs):
             return marked, f"{len(marked)} marked", sum(str(letter.seq) not in visible for letter in marked)
         if (group := self._group()) is not None:
             return list(group.letters), f"{group.source}  {group.text}", 0
-        letter = self._current()
+        letter = self.current_letter()
         return ([letter], f"seq:{letter.seq}", 0) if letter else ([], "", 0)
 
     def ask_note(self) -> None:
         """Ask for the note on the cause or the letter under the cursor, and save it."""
-        group, letter = self._group(), self._current()
+        group, letter = self._group(), self.current_letter()
         if letter is None:
             return
         if group is not None and not group.cause:
@@ -268,7 +268,7 @@ class LettersScreen(LetterVerbs):
 
     def action_cycle_grouping(self) -> None:
         """Group by the next of cause, agent, subject, type and nothing; the cursor stays on its letter."""
-        letter = self._current()
+        letter = self.current_letter()
         self._by = GROUPINGS[(GROUPINGS.index(self._by) + 1) % len(GROUPINGS)]
         on_group = self._group() is not None
         self.repaint()

@@ -34,7 +34,9 @@ def audited():
 async def test_a_canary_decides_by_itself(server):
     async with connected(server.url, agents=["ceo"]) as fleet:
         await forge_many(fleet, 5)
-        planned = await run(server, "dlq", "replay", "--all", "--canary", "2", "--watch-for", "30s", "--json", "--dry-run")
+        planned = await run(
+            server, "dlq", "replay", "--all", "--canary", "2", "--watch-for", "30s", "--json", "--dry-run"
+        )
         assert planned.json.keys() == PLAN | {"canary"}
         assert planned.json["canary"] == {"count": 2, "watch": 30.0}
         async with running(fleet.inbox("ceo").consumer(), refuse):

@@ -40,6 +40,7 @@ MESSAGES = choose("messages", everything=True)
 LOOKING = {
     *("demo", "fleet", "check", "info", "events", "audit"),
     *("inbox peek", "queue peek", "dlq list", "dlq show", "jobs show"),
+    *("dlq causes", "dlq note"),
 }
 """Commands that change nothing on a server that is not their own."""
 CHANGING = {
