@@ -52,7 +52,7 @@ _UNIT: Final = r"(?:[nuµμm]?s|secs?|seconds?|mins?|minutes?|hours?|[mhd]|[kmgt
 # repeats something that repeats, and those that look ahead are bounded, so that the cost is that of the length.
 _PARTS: Final = re.compile(
     rf"""
-      (?P<url> [a-z][a-z0-9+.-]{{1,15}}:// [^\s'"<>]+ )
+      (?P<url> (?<![\w#]) [a-z][a-z0-9+.-]{{1,15}}:// [^\s'"<>]+ )
     | (?P<time> {_DAY} \d{{1,2}} [ -] {_MONTH} [ -] \d{{2,4}} (?:[ ]{_CLOCK})?
               | {_DAY} {_MONTH} [ ]{{1,2}} \d{{1,2}} [ ] {_CLOCK} (?:[ ]\d{{4}})?
               | \d{{4}}-\d\d-\d\d (?:[t ]{_CLOCK})?
@@ -62,7 +62,7 @@ _PARTS: Final = re.compile(
                 | sqlstate [\s:='"(\[]{{1,4}} [0-9a-z]{{5}} (?![^\W_]) )
     | (?P<mail> [\w.+-]{{1,64}} @ [\w-]{{1,63}} (?:\.[\w-]{{1,63}}){{1,8}} )
     | (?P<uuid> [0-9a-f]{{8}} (?:-[0-9a-f]{{4}}){{3}} -[0-9a-f]{{12}} (?![^\W_]) )
-    | (?P<ipv6> (?<![\w\]]) (?:[0-9a-f]{{0,4}}:){{2,7}} [0-9a-f]{{0,4}} (?:%\w{{1,15}})? (?![\w:]) )
+    | (?P<ipv6> (?<![\w\]#]) (?:[0-9a-f]{{0,4}}:){{2,7}} [0-9a-f]{{0,4}} (?:%\w{{1,15}})? (?![\w:]) )
     | (?P<amount> (?:(?<![\w#.])[+-])? (?<![^\W_])
                   (?: 0x[0-9a-f]+ (?![^\W_])
                     | \d{{1,3}} (?:[,_]\d{{3}})+ (?!\d) (?:\.\d+)? (?![^\W_])
@@ -147,7 +147,7 @@ def _url(url: str) -> str:
     host, slash, path = place.partition("/")
     user, at, host = host.rpartition("@")
     tail = query[len(query.rstrip(").,;]}")) :] if mark else ""
-    parts = (scheme, "://", "#@" if at and user else "", *(_PARTS.sub(_part, each) for each in (host, slash + path)))
+    parts = (scheme, "://", "#@" if user else at, *(_PARTS.sub(_part, each) for each in (host, slash + path)))
     return "".join(parts) + (f"?#{tail}" if mark else "")
 
 

