@@ -28,6 +28,9 @@ from console.widgets.filter_bar import FilterBar
 from console.widgets.row_table import RowTable
 from patterns import DeadLetter
 
+LARGE = 20
+"""Letters beyond which a group begins folded: the causes are what one looks for first."""
+
 
 class LetterTable(RowTable):
     """Groups and their letters: left and right fold and open, as in any tree; a mark on a group is one on its letters.
@@ -67,7 +70,7 @@ class LettersScreen(LetterVerbs):
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         self._by: Grouping = GROUPINGS[0]
-        self._folds: dict[Grouping, frozenset[str]] = {}
+        self._folds: dict[str, bool] = {}
         self._book = LetterBook()
         self._notes = NoteBook(self.runtime)
         self._title = "dead letters"
@@ -298,9 +301,15 @@ class LettersScreen(LetterVerbs):
 
     @property
     def _folded(self) -> frozenset[str]:
-        """Keys of the groups that are folded; each grouping has its own."""
-        return self._folds.get(self._by, frozenset())
+        """Keys of the groups that are folded; a large one begins so, and one that grows stays as it is."""
+        for group in self._book.groups:
+            self._folds.setdefault(self._fold_of(group.key), len(group.letters) > LARGE)
+        return frozenset(group.key for group in self._book.groups if self._folds[self._fold_of(group.key)])
+
+    def _fold_of(self, key: str) -> str:
+        """Each grouping has folds of its own."""
+        return f"{self._by} {key}"
 
     def _set_fold(self, key: str, folded: bool) -> None:
-        self._folds[self._by] = self._folded | {key} if folded else self._folded - {key}
+        self._folds[self._fold_of(key)] = folded
         self.repaint()

@@ -17,7 +17,7 @@ from console.screens.note_book import NotePane
 from patterns import DeadLetter, Fleet
 from patterns.server import LocalServer
 from tests.support.fleets import connected
-from tests.support.letters import forge
+from tests.support.letters import forge, forge_many
 from tests.support.screens import Desk, desk
 
 TIMEOUT, SPEC = "inbox.ceo", "tasks.backend"
@@ -303,3 +303,20 @@ class TestNotes:
                 ledger.close()
                 await console.press("N", *"lost", "enter")
                 await console.sees("the note was not saved", "dead letters  5")
+
+
+async def test_large_groups_begin_folded_and_stay_as_they_are_left(server: LocalServer) -> None:
+    async with connected(server.url, agents=["ceo"]) as fleet, desk(fleet) as console:
+        await forge_many(fleet, 21, Error="model did not answer")
+        await forge(fleet, "inbox.ceo.100-64", Message_Id="small-1", Error="no spec")
+        await console.press("3")
+        text = await console.sees("small-1", "model did not answer")
+        assert "m-20" not in text
+        await console.press("right")
+        await console.sees("m-20")
+        await console.press("left")
+        await console.misses("m-20")
+        # One that grows under the eyes of its reader is not closed by that.
+        for number in range(30):
+            await forge(fleet, f"inbox.ceo.{200 + number}-c8", Message_Id=f"grown-{number}", Error="no spec")
+        await console.sees("grown-29")
