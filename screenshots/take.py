@@ -17,12 +17,16 @@ from pathlib import Path
 
 import resvg_py
 from textual.pilot import Pilot
+from textual.widgets import TextArea
 
 from console.app import ConsoleApp
 from console.demo.simulation import DemoOptions, Simulation
 from console.operations.audit import Audit
 from console.operations.guard import WriteGuard
 from console.operations.ledger import JobLedger
+from console.screens.edit import EditScreen
+from console.screens.lineage import LineagePane
+from console.screens.plan_dialog import PlanDialog
 from console.session import Runtime, Session
 from console.settings import Settings
 from patterns import Fleet
@@ -84,6 +88,37 @@ async def jobs(pilot: Pilot[int]) -> None:
         await pilot.pause(1.0)
 
 
+async def edit(pilot: Pilot[int], picture: Callable[[], None], only: Sequence[str]) -> None:
+    """Edit one letter as far as its plan."""
+    app = pilot.app
+    if only and "edit-plan" not in only:
+        return
+    await pilot.press("slash", *"reason:rejected", "enter", "home", "down", "E")
+    await until(pilot, lambda: isinstance(app.screen, EditScreen))
+    body = app.screen.query_one("#edit-body", TextArea)
+    body.text = body.text.replace("{", '{\n  "spec": "429 above 100/s",', 1)
+    await pilot.pause(0.5)
+    await pilot.press("ctrl+s")
+    await until(pilot, lambda: isinstance(app.screen, PlanDialog))
+    await pilot.pause(0.5)
+    picture()
+    await pilot.press("escape", "escape")
+
+
+async def lineage(pilot: Pilot[int]) -> None:
+    """Show the deaths of a letter that came back and died again."""
+    app = pilot.app
+    assert isinstance(app, ConsoleApp)
+    store = app.runtime.monitor.letters
+    await pilot.press("3")
+    await until(pilot, lambda: any(letter.replays for letter in store.all()))
+    await pilot.press("slash", *"replays:>0", "enter", "home", "down")
+    await pilot.pause(1.0)
+    await pilot.press("a")
+    await until(pilot, lambda: isinstance(app.screen, LineagePane))
+    await pilot.pause(1.5)
+
+
 async def take(size: tuple[int, int], settle: float, seed: int, prefix: str, only: Sequence[str], *, svg: bool) -> None:
     """Take one picture of each screen at one size."""
     with LocalServer() as server, tempfile.TemporaryDirectory() as directory:
@@ -126,12 +161,16 @@ async def take(size: tuple[int, int], settle: float, seed: int, prefix: str, onl
                             if not only or "replay-plan" in only:
                                 render(app, f"{prefix}replay-plan", svg=svg)
                             await pilot.press("escape", "ctrl+backslash")
+                            await edit(pilot, lambda: render(app, f"{prefix}edit-plan", svg=svg), only)
                     await jobs(pilot)
                     for key, name in (("6", "jobs"), ("7", "audit")):
                         await pilot.press(key)
                         await pilot.pause(1.5)
                         if not only or name in only:
                             render(app, prefix + name, svg=svg)
+                    if not only or "lineage" in only:
+                        await lineage(pilot)
+                        render(app, f"{prefix}lineage", svg=svg)
             traffic.cancel()
             await asyncio.gather(traffic, return_exceptions=True)
 

@@ -46,7 +46,7 @@ async def opened(fleet: Fleet, *, context: str, mode: Mode) -> Audit:
     """The audit of a session that begins."""
     from console.commands.info import version
     from console.operations.audit import Audit
-    from console.operations.job import operator_name
+    from console.operations.records import operator_name
 
     return await Audit.of(path(), fleet, actor=operator_name(), version=version(), context=context, mode=mode)
 

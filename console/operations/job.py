@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import getpass
 import logging
-import secrets
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -29,7 +26,6 @@ from console.operations.guard import WriteGuard
 from console.operations.items import TROUBLE, Item, ItemResult
 from console.operations.ledger import (
     SLICE,
-    TO_BE_MADE,
     ItemState,
     JobLedger,
     JobRecord,
@@ -41,13 +37,13 @@ from console.operations.oversight import Oversight
 from console.operations.places import require_home, require_rate
 from console.operations.plan import Plan
 from console.operations.progress import Progress
+from console.operations.records import record_of
 from console.operations.restoring import Restore
 from console.operations.runner import BUSY_TRIES, LOOK, Runner
 from console.operations.spill import is_complete, tell_kept, tell_restored
 from console.operations.spilling import spill
 from console.text.safe import clean
 from patterns import Fleet, PatternError
-from patterns.headers import encodable
 
 log = logging.getLogger("console.operations")
 
@@ -129,39 +125,7 @@ class Job(Progress):
         mode: str = "cli",
     ) -> Job:
         """A new job for a confirmed plan."""
-        spec: dict[str, Any] = dict(plan.settings) | {"noun": plan.noun, "destinations": plan.by_destination}
-        if plan.to is not None:
-            spec["to"] = plan.to
-        if plan.force:
-            spec |= {"force": True, "overridden": dict(plan.overridden)}
-        if plan.edit is not None:
-            spec["edit"] = plan.edit.spec()
-        if plan.canary is not None:
-            spec["canary"] = plan.canary.spec()
-        if plan.stop_ratio is not None:
-            spec["stop_ratio"] = plan.stop_ratio
-        if plan.hold:
-            spec["hold"] = [list(each) for each in plan.holds]
-        if plan.spill is not None:
-            spec["spill"] = str(plan.spill)
-        if plan.source is not None:
-            spec["source"] = str(plan.source)
-        record = JobRecord(
-            id=secrets.token_hex(4),
-            action=plan.action,
-            stream=plan.stream,
-            identity=plan.identity or f"{plan.stream}{TO_BE_MADE}",
-            context=context,
-            actor=operator_name(),
-            mode=mode,
-            selection=encodable(plan.selection),
-            reason=encodable(plan.reason),
-            spec=spec,
-            rate=plan.rate,
-            planned=plan.count,
-            skipped=plan.skipped_by_reason,
-            created=time.time(),
-        )
+        record = record_of(plan, context=context, mode=mode)
         return cls(
             fleet, record, guard, ledger=ledger, audit=audit, confirmation=confirmation or plan.gate,
             items=plan.items,
@@ -449,12 +413,3 @@ def result_of(entry: LedgerItem) -> ItemResult:
 
 def _fields(record: JobRecord) -> dict[str, Any]:
     return {name: getattr(record, name) for name in JobRecord.__slots__}
-
-
-def operator_name() -> str:
-    """`user@host`, as a replayed message remembers its operator."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = "unknown"
-    return clean(f"{user}@{socket.gethostname()}", limit=64)

@@ -12,9 +12,9 @@ import time
 from console.notes import LONGEST
 from console.operations.audit import Audit
 from console.operations.errors import OperationError, UsageError
-from console.operations.job import operator_name
 from console.operations.ledger import JobLedger, Note
 from console.operations.places import Stream
+from console.operations.records import operator_name
 from patterns import Fleet
 
 

@@ -10,9 +10,10 @@ from console.operations.audit import Audit
 from console.operations.errors import OperationError, UsageError
 from console.operations.guard import WriteGuard
 from console.operations.items import ItemResult
-from console.operations.job import Job, operator_name
+from console.operations.job import Job
 from console.operations.ledger import OPEN, JobLedger, JobRecord, LedgerItem
 from console.operations.places import Stream, require_home
+from console.operations.records import operator_name
 from console.text.safe import clean
 from patterns import Fleet
 

@@ -21,9 +21,10 @@ from console.monitor.feed import Feed
 from console.operations.errors import Refused, UsageError
 from console.operations.guard import WriteGuard
 from console.operations.items import Item, Items
-from console.operations.job import Job, operator_name
+from console.operations.job import Job
 from console.operations.plan import Plan
 from console.operations.plan_letters import policy_of
+from console.operations.records import operator_name
 from console.operations.resuming import answer, resume
 from console.operations.selection import Choice, Scan, choose, freeze, letters
 from console.session import Runtime, Session

@@ -116,7 +116,7 @@ async def test_several_jobs_are_told_one_by_one_and_the_last_that_runs_alone(ser
             await fleet.tasks("backend").submit("code", id=f"t-{n}")
         async with desk(fleet, settings=SLOW) as console:
             await console.press("3")
-            await console.sees("m-30")
+            await console.sees("dead letters  30")
             await console.press("R")
             await console.sees("replay 30 dead letters")
             await console.press("y")

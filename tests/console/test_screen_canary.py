@@ -140,7 +140,7 @@ async def test_a_large_replay_offers_to_pause_its_consumers(server):
     async with connected(server.url, agents=["ceo"]) as fleet, desk(fleet, size=(80, 24)) as console:
         await forge_many(fleet, 101)
         await console.press("3")
-        await console.sees("m-101")
+        await console.sees("dead letters  101")
         await console.press("ctrl+a", "R")
         await console.sees("pause ceo-processor while it runs")
         await console.press("tab", "space")
