@@ -147,6 +147,12 @@ def jobs(found: Sequence[tuple[JobRecord, Mapping[ItemState, int]]]) -> Table:
     return shown
 
 
+def left_of(record: JobRecord) -> Parts:
+    """What whoever goes on with a job should know of it."""
+    told = (("its canary", record.spec.get("canary_verdict")), ("it stopped", record.error))
+    return [line(f"{label}: {text}", "yellow") for label, text in told if text]
+
+
 def items(found: Iterable[ItemResult]) -> Table:
     """Items of a job."""
     shown = table(">SEQ", "OUTCOME", "")

@@ -202,8 +202,9 @@ class Settings:
         types = (each for glob, each in self.types.items() if type and fnmatchcase(type, glob))
         of_place = next((each for each in self._targets(kind, name) if each.policy is not None), None)
         of_type = next((each for each in types if each.policy is not None), None)
-        rules = [Rule(each.policy, each.reason) for each in (of_place, of_type) if each is not None and each.policy]
-        return max(rules, key=lambda rule: rule.policy.strictness, default=Rule(self.policy))
+        place = of_place or TargetSettings(policy=self.policy)
+        rules = [Rule(each.policy, each.reason) for each in (place, of_type) if each is not None and each.policy]
+        return max(rules, key=lambda rule: rule.policy.strictness)
 
     def thresholds_for(self, kind: Literal["inbox", "tasks"], name: str) -> Thresholds:
         """Return the thresholds of an agent's inbox or of a role's queue."""

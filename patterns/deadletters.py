@@ -129,6 +129,7 @@ class DeadLetters:
         body: bytes | None = None,
         headers: Mapping[str, str | None] | None = None,
         job: str = "",
+        resent: bool = False,
         to: str | None = None,
         expires_in: float | None = None,
         force: bool = False,
@@ -147,6 +148,8 @@ class DeadLetters:
             body: A new body as bytes, instead of `data`; the content type stays what it was.
             headers: Headers of its sender to set, or with None to remove; those of the envelope cannot be edited.
             job: Name of what it is replayed by; stays with the message, so that a new death can be told to be its doing.
+            resent: The caller sent this very edit before, without a confirmation: if its message has been handled meanwhile,
+                that one is taken for the edit.
             to: Another destination subject.
             expires_in: A new deadline in seconds; the old one is removed in any case.
             force: Replay beyond `max_replays`.
@@ -183,6 +186,7 @@ class DeadLetters:
             body=body,
             headers=headers or {},
             job=job,
+            resent=resent,
             back=to is None,
             expires_in=expires_in,
             before_publish=before_publish,

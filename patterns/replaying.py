@@ -70,6 +70,7 @@ class Replayer:
         body: bytes | None,
         headers: Mapping[str, str | None],
         job: str,
+        resent: bool,
         back: bool,
         expires_in: float | None,
         before_publish: Callable[[], Awaitable[None]] | None,
@@ -86,6 +87,7 @@ class Replayer:
             body: Its new body as bytes, its content type kept.
             headers: Headers of its sender to set, or with None to remove.
             job: What it is replayed by, if that has a name.
+            resent: This same edit was sent before, without a confirmation.
             back: Whether that is where it came from.
             expires_in: A new deadline in seconds.
             before_publish: Awaited immediately before the publish.
@@ -134,7 +136,7 @@ class Replayer:
             # The replay of before got there, and its task has had a life of its own since.
             await self._undo_resubmit(letter, before)
             if edited:
-                await self._require_sent(letter, ack, body, headers)
+                await self._require_sent(letter, ack, body, headers, resent=resent)
         try:
             await self._fleet.burials.resolve(death, f"replayed by {by}")
             await self._js.delete(stored_in, seq)
@@ -195,16 +197,19 @@ class Replayer:
         )
 
     async def _require_sent(
-        self, letter: DeadLetter, ack: PublishAck, body: bytes, headers: Mapping[str, str | None]
+        self, letter: DeadLetter, ack: PublishAck, body: bytes, headers: Mapping[str, str | None], *, resent: bool
     ) -> None:
         """The server took this edit for the attempt of before: whether that one had the same body and headers."""
         sent = await self._js.get(ack.stream, ack.seq)
+        if sent is None and resent:
+            # Handled meanwhile; whoever sent it before sent this very edit.
+            return
         same = sent is not None and all(sent.headers.get(name) == value for name, value in headers.items())
         if sent is None or sent.body != body or not same:
             how = "not with this edit" if sent is not None else "nobody can tell any more with which edit"
             raise AlreadyReplayed(
                 f"dead letter {letter.seq} was replayed by an interrupted attempt already, as {ack.stream} {ack.seq}, and {how}: "
-                "replay it once more without an edit to close it, and send the edit as a new message"
+                "look whether the work was done; replaying it without an edit just closes it"
             )
 
     async def _destination_stream(self, subject: str, recorded: str | None) -> str:

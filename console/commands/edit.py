@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,7 +32,7 @@ from console.commands.acting import (
 from console.commands.dlq import FILTER_HELP, All, Expression, Seqs
 from console.commands.dlq import app as dlq_app
 from console.commands.options import GlobalOptions
-from console.commands.output import tell
+from console.commands.output import Output, tell
 from console.operations.errors import UsageError
 
 if TYPE_CHECKING:
@@ -109,18 +109,16 @@ def edit_letters(
     edit = None if editor else _read(sets or [], removals or [], headers or [], drops or [], body)
 
     async def work(interrupt: Interrupt) -> int:
-        wanted, chosen, made = asked, choice, edit
+        from console.commands import opening
+
+        chosen, made = choice, edit
         if made is None:
+            acting.require_allowed(opening.find(options), asked, "dlq edit")
             stored, made = await _in_editor(options, next(iter(choice.seqs)), interrupt)
             if made is None:
                 return running.OK
             # What was edited is what is sent, and not another letter of that sequence.
             chosen = dataclasses.replace(choice, seqs={stored.seq: stored.stored_ns})
-            if not (asked.yes or asked.dry_run):
-                if not _confirmed(stored, made):
-                    tell("nothing was changed")
-                    return running.UNCONFIRMED
-                wanted = dataclasses.replace(asked, yes=True)
 
         async def planned(fleet: Fleet, place: Place) -> Plan:
             from console.operations.plan_letters import plan_replay, policy_of
@@ -129,13 +127,20 @@ def edit_letters(
                 fleet,
                 chosen,
                 acting.sending(
-                    wanted, place.settings, to=to, edit=made, canary=canary, watch=watch, stop_ratio=stop_ratio
+                    asked, place.settings, to=to, edit=made, canary=canary, watch=watch, stop_ratio=stop_ratio
                 ),
                 policy=policy_of(place.settings),
                 reason=reason,
                 prod=place.prod,
             )
 
+        wanted = asked
+        if editor and not (asked.yes or asked.dry_run):
+            said = await _confirmed(options, planned)
+            if said is False:
+                tell("nothing was changed")
+                return running.UNCONFIRMED
+            wanted = dataclasses.replace(asked, yes=bool(said))
         return await acting.change(options, wanted, interrupt, "dlq edit", planned)
 
     return running.run(work)
@@ -189,7 +194,10 @@ def _usage(option: str) -> Iterator[None]:
 def _body(name: str) -> bytes:
     if name == "-":
         return sys.stdin.buffer.read()
-    return Path(name).read_bytes()
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise UsageError(f"--body {name}: {error.strerror}") from None
 
 
 async def _in_editor(options: GlobalOptions, seq: int, interrupt: Interrupt) -> tuple[StoredMessage, Edit | None]:
@@ -213,9 +221,18 @@ async def _in_editor(options: GlobalOptions, seq: int, interrupt: Interrupt) -> 
     return stored, from_text(stored, back)
 
 
-def _confirmed(stored: StoredMessage, edit: Edit) -> bool:
-    """Whether the person says yes to what was made in the editor: it would be lost with a plan that is only printed."""
-    from console.operations.edits import diff
+async def _confirmed(options: GlobalOptions, planned: Callable[[Fleet, Place], Awaitable[Plan]]) -> bool | None:
+    """What the person says to the plan of what was made in the editor: it would be lost if that were only printed.
 
-    sys.stderr.write("\n".join(diff(stored, edit.apply(stored))) + "\n")
-    return typer.confirm(f"send dead letter {stored.seq} so?", err=True)
+    None if there is nothing to say yes to.
+    """
+    from console import report_jobs
+    from console.commands import opening
+
+    place = opening.find(options)
+    async with place.connected() as fleet:
+        plan = await planned(fleet, place)
+    if not plan.count:
+        return None
+    Output().show(*report_jobs.plan(plan))
+    return typer.confirm("send it so?", err=True)

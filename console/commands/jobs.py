@@ -185,7 +185,7 @@ async def _resume(options: GlobalOptions, job_id: str, interrupt: Interrupt, ask
             if asked.as_json:
                 out.json(shape(record, counts))
             else:
-                out.show(report_jobs.jobs([(record, counts)]))
+                out.show(report_jobs.jobs([(record, counts)]), *report_jobs.left_of(record))
             return _unconfirmed(asked, f"resume job {job_id}")
         async with place.connected() as fleet:
             written = await audit.opened(fleet, context=place.target.name, mode="cli")
@@ -280,6 +280,6 @@ def shape(record: JobRecord, counts: Mapping[ItemState, int]) -> dict[str, Any]:
         "canary_verdict": record.spec.get("canary_verdict"),
         "stop_ratio": record.spec.get("stop_ratio"),
         "pauses": [" ".join(each) for each in record.spec.get("hold", ())],
-        "died_again": record.spec.get("redied", 0),
+        "died_again_while_running": record.spec.get("redied", 0),
         "overridden": record.spec.get("overridden", {}),
     }

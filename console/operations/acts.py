@@ -12,7 +12,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Literal
 
 import nats.errors
@@ -92,6 +91,8 @@ class Replay(Act):
         self._edit = Edit.from_spec(record.spec["edit"]) if "edit" in record.spec else None
         self._destinations = Destinations(fleet)
         self._letters = ReadAhead(fleet, fleet.dead_letters.stream)
+        self._begun: set[int] = set()
+        """Sequences of letters that were sent once, without a confirmation."""
 
     async def do(self, item: Item, sending: Sending) -> ItemResult:
         """Publish, see it stored, leave the receipt, delete: `DeadLetters.replay`."""
@@ -100,10 +101,16 @@ class Replay(Act):
         letter = dead.decode(read) if read is not None else None
         if read is None or letter is None:
             return ItemResult(item.seq, "skipped", GONE)
+        entry = letter.entry
         try:
-            edited = self._edit.apply(read) if self._edit is not None else None
+            edited = await self._edit.applied(read) if self._edit is not None else None
         except EditError as error:
             return ItemResult(item.seq, "failed", clean(str(error)))
+
+        async def begin() -> None:
+            await sending(entry)
+            self._begun.add(item.seq)
+
         receipt = await dead.replay(
             item.seq,
             by=self.record.actor,
@@ -112,21 +119,24 @@ class Replay(Act):
             headers=edited.headers if edited is not None else None,
             to=self._to,
             force=self._force,
-            before_publish=partial(sending, letter.entry),
+            resent=item.seq in self._begun,
+            before_publish=begin,
             # Where a second copy would be handled, nothing is sent twice across a restart that may have forgotten it.
             insist=await self._destinations.guarded(item.destination),
             read=read,
         )
         where = f"{receipt.stream} {receipt.seq}"
+        sent = f"{where} {entry}:r{letter.replays + 1}"
         if receipt.duplicate:
             return ItemResult(
-                item.seq, "duplicate", f"was replayed before to {where}; only the letter was removed", where
+                item.seq, "duplicate", f"was replayed before to {where}; only the letter was removed", sent
             )
-        return ItemResult(item.seq, "done", f"to {clean(item.destination)}, {where}", where)
+        return ItemResult(item.seq, "done", f"to {clean(item.destination)}, {where}", sent)
 
     async def verdict(self, begun: LedgerItem) -> Verdict:
         """Gone, its receipt tells how; else it may be repeated where a second copy would be dropped."""
         item = begun.item
+        self._begun.add(item.seq)
         stored = await self.fleet.jetstream.get(self.fleet.dead_letters.stream, item.seq)
         if stored is None or stored.stored_ns != item.stored_ns:
             return await resolved(self.fleet, begun, "replayed by", "was replayed before the job broke off")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import nats.errors
 
 from console.operations.errors import UsageError
 from console.operations.ledger import LedgerItem
 from console.operations.redeaths import Redeaths
 from console.text import units
 from console.text.safe import clean
-from patterns import Fleet
+from patterns import Fleet, PatternError
+from patterns.names import Entry
 
 MOST = 100
 """Letters of a canary."""
@@ -98,49 +102,101 @@ class Outcome:
 class Watch:
     """Watches the letters of a canary.
 
-    A message of a work queue that is gone from its stream was acknowledged, unless a letter tells of its death: the letter
-    is stored before its message goes. An event stays in its stream: the subscription has passed it.
+    A message that has left its queue, or that its subscription has passed, was acknowledged if there is proof that somebody
+    got it, and no letter tells of its death: the letter is stored before its message goes. Consumers of the library leave a
+    receipt of it; of others only the count of deliveries is known, and that a purge does not move.
 
     Args:
         fleet: The connection.
         redeaths: Tells who died again; it has looked before the first of them was sent.
-        items: What was sent, and what was not.
     """
 
-    def __init__(self, fleet: Fleet, redeaths: Redeaths, items: Sequence[LedgerItem]) -> None:
+    def __init__(self, fleet: Fleet, redeaths: Redeaths) -> None:
         self._fleet = fleet
         self._redeaths = redeaths
-        self._sent = {entry.n: entry for entry in items if entry.state == "done" and entry.sent}
-        self._failed = sum(entry.state in ("failed", "in doubt") for entry in items)
-        self._gone: set[int] = set()
-        self._limits: dict[str, bool] = {}
+        self._places: dict[str, _Place] = {}
+        self._items: list[LedgerItem] = []
+        self._failed = 0
+        self._handled: set[int] = set()
+        self.outcome = Outcome(0, 0, 0)
+        """What has become of them so far."""
 
-    async def look(self) -> Outcome:
+    async def prepare(self, destinations: Collection[str]) -> None:
+        """Look at the queues before the first of them is sent; what cannot be read proves nothing later."""
+        js = self._fleet.jetstream
+        with contextlib.suppress(PatternError, nats.errors.Error):
+            for destination in destinations:
+                for stream in await js.stream_names(destination):
+                    if stream not in self._places:
+                        self._places[stream] = await self._place(stream)
+
+    async def _place(self, stream: str) -> _Place:
+        js = self._fleet.jetstream
+        info = await js.stream_info(stream)
+        return _Place(
+            created=str(info["created"]) if info is not None else "",
+            keeps=info is not None and info["config"].get("retention", "limits") == "limits",
+            receipts=await self._fleet.dead_letters.guarded(stream),
+            deliveries=sum(int(each["delivered"]["consumer_seq"]) for each in await js.consumers(stream)),
+        )
+
+    def follow(self, items: Sequence[LedgerItem]) -> None:
+        """What was sent, and what was not."""
+        self._items = [entry for entry in items if entry.state in ("done", "duplicate")]
+        self._failed = sum(entry.state in ("failed", "in doubt") for entry in items)
+        self.outcome = Outcome(len(self._items), 0, 0, self._failed)
+
+    async def look(self) -> None:
         """One look.
 
         Raises:
             Unavailable: It cannot be told now.
         """
-        for n, entry in self._sent.items():
-            if n not in self._gone and await self._left(entry):
-                self._gone.add(n)
-        # Only now: whoever is gone without a letter by this time was acknowledged.
+        for entry in self._items:
+            # Where it went nobody saw if a kill came between: then nothing proves that it was handled.
+            if entry.n not in self._handled and entry.sent and await self._is_handled(entry):
+                self._handled.add(entry.n)
+        # Only now: whoever has been handled without a letter by this time was acknowledged.
         await self._redeaths.look()
         died = {
-            n: letter for n, entry in self._sent.items() if (letter := self._redeaths.letters.get(str(entry.item.seq)))
+            entry.n: letter
+            for entry in self._items
+            if (letter := self._redeaths.letters.get(str(entry.item.seq))) is not None
         }
         error = next((clean(each.error_text or each.reason, limit=120) for each in died.values()), "")
-        return Outcome(len(self._sent), len(self._gone - died.keys()), len(died), self._failed, error)
+        acknowledged = len(self._handled - died.keys())
+        self.outcome = Outcome(len(self._items), acknowledged, len(died), self._failed, error)
 
-    async def _left(self, entry: LedgerItem) -> bool:
-        """Whether its consumer has done with it."""
+    async def _is_handled(self, entry: LedgerItem) -> bool:
+        """Whether its consumer has got it and done with it."""
         js = self._fleet.jetstream
-        stream, _, number = entry.sent.partition(" ")
-        if stream not in self._limits:
-            info = await js.stream_info(stream)
-            self._limits[stream] = info is not None and info["config"].get("retention", "limits") == "limits"
-        if not self._limits[stream]:
-            return await js.get(stream, int(number)) is None
-        durable = entry.item.source.partition(".")[2]
-        found = await js.consumer_info(stream, durable)
-        return found is not None and int(found["ack_floor"]["stream_seq"]) >= int(number)
+        stream, number, message_id = entry.sent.split(" ", 2)
+        place = self._places.get(stream)
+        if place is None:
+            return False
+        info = await js.stream_info(stream)
+        if info is None or str(info["created"]) != place.created:
+            return False
+        if place.keeps:
+            found = await js.consumer_info(stream, entry.item.source.partition(".")[2])
+            if found is None or int(found["ack_floor"]["stream_seq"]) < int(number):
+                return False
+        elif await js.get(stream, int(number)) is not None:
+            return False
+        if place.receipts:
+            death, _, generation = message_id.rpartition(":r")
+            return await self._fleet.burials.delivered(Entry.parse(death), int(generation))
+        return sum(int(each["delivered"]["consumer_seq"]) for each in await js.consumers(stream)) > place.deliveries
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """One stream before the canary."""
+
+    created: str
+    keeps: bool
+    """Whether messages stay when they were acknowledged."""
+    receipts: bool
+    """Whether its consumers leave receipts."""
+    deliveries: int
+    """Made until then, by all its consumers."""

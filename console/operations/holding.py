@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -34,10 +35,21 @@ Consumer = tuple[str, str]
 """Stream and durable."""
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What other jobs of this machine have to do with a consumer."""
+
+    until: frozenset[str] = frozenset()
+    """Until when any of them had paused it."""
+    wanted: bool = False
+    """Whether one that is under way wants it paused."""
+
+
 async def receivers(fleet: Fleet, items: Items, destinations: Destinations) -> tuple[Consumer, ...]:
     """The consumers that a replay sends to: of an event its one subscription, of a queue whoever takes the subject.
 
     Raises:
+        Refused: It goes to too many.
         Unavailable: They cannot be read.
     """
     found, known = dict[Consumer, None](), dict[str, list[dict[str, Any]]]()
@@ -50,7 +62,7 @@ async def receivers(fleet: Fleet, items: Items, destinations: Destinations) -> t
             continue
         if stream not in known:
             if len(known) == MOST:
-                return ()
+                raise Refused(f"it goes to more than {MOST} streams: so many consumers are not paused")
             known[stream] = await fleet.jetstream.consumers(stream)
         for consumer in known[stream]:
             config = consumer["config"]
@@ -93,6 +105,7 @@ class Hold:
         consumers: Which.
         known: Until when the job's earlier run had paused them, by `<stream> <durable>`; times as in `held`.
         remember: Awaited with `held` before it changes on the server.
+        shared: Awaited with `<stream> <durable>`: what other jobs of this machine want of it.
     """
 
     def __init__(
@@ -102,12 +115,14 @@ class Hold:
         *,
         known: Mapping[str, str] | None = None,
         remember: Callable[[Mapping[str, str]], Awaitable[None]],
+        shared: Callable[[str], Awaitable[Shared]],
     ) -> None:
         self._fleet = fleet
         self._consumers = consumers
         self._remember = remember
         self.held: dict[str, str] = dict(known or {})
-        """Until when this job paused what, RFC 3339 by the server's clock."""
+        """Until when this job paused what: RFC 3339 by the server's clock, the last two, of which the server has one."""
+        self._shared = shared
 
     async def begin(self) -> None:
         """Pause them.
@@ -138,16 +153,23 @@ class Hold:
                     log.warning("the pause of %s on %s is not renewed: %s", durable, stream, error)
 
     async def end(self) -> None:
-        """Let go of what this job paused last; what cannot be reached goes on by itself."""
+        """Let go of what this job paused last; what cannot be reached goes on by itself.
+
+        What another job still wants paused is left to it, and stays on record as ours, so that it can be told from a
+        stranger's.
+        """
+        before = dict(self.held)
         for stream, durable in self._consumers:
             try:
                 info = await self._fleet.jetstream.consumer_info(stream, durable)
                 if info is not None and self._is_ours(info, stream, durable):
+                    if (await self._shared(f"{stream} {durable}")).wanted:
+                        continue
                     await self._fleet.jetstream.pause(stream, durable, 0)
+                self.held.pop(f"{stream} {durable}", None)
             except (PatternError, nats.errors.Error) as error:
                 log.warning("%s on %s is not resumed, its pause ends within %d s: %s", durable, stream, LEASE, error)
-        if self.held:
-            self.held = {}
+        if self.held != before:
             try:
                 await self._remember(self.held)
             except OperationError as error:
@@ -158,29 +180,31 @@ class Hold:
         if info is None:
             return
         if info.get("paused") and not self._is_ours(info, stream, durable):
-            return
+            shared = await self._shared(f"{stream} {durable}")
+            if not any(_same(until, str(info["config"].get("pause_until") or "")) for until in shared.until):
+                return
         if not first and not info.get("paused") and not self._ran_out(info, stream, durable):
             # Somebody resumed it while the job works: that is what they want.
             return
         now = parse_time(info["ts"]) if "ts" in info else datetime.now(UTC)
         until = format_time(now + timedelta(seconds=LEASE))
-        self.held[f"{stream} {durable}"] = until
-        # On record first: what a kill leaves behind is known to be ours.
+        before = self.held.get(f"{stream} {durable}", "").split()[-1:]
+        self.held[f"{stream} {durable}"] = " ".join((*before, until))
+        # On record first: what a kill leaves behind is known to be ours, whichever of the two it is.
         await self._remember(self.held)
         if await self._fleet.jetstream.pause(stream, durable, LEASE, now=now) is None and first:
             raise OperationError(f"{clean(durable)} on {clean(stream)} cannot be paused: the server does not do it")
 
     def _is_ours(self, info: Mapping[str, Any], stream: str, durable: str) -> bool:
-        ours, there = self.held.get(f"{stream} {durable}"), str(info["config"].get("pause_until") or "")
-        return bool(info.get("paused")) and bool(ours) and _same(ours or "", there)
+        there = str(info["config"].get("pause_until") or "")
+        ours = self.held.get(f"{stream} {durable}", "").split()
+        return bool(info.get("paused")) and any(_same(until, there) for until in ours)
 
     def _ran_out(self, info: Mapping[str, Any], stream: str, durable: str) -> bool:
         """Whether our pause came to its own end, as while the server was away."""
-        ours = self.held.get(f"{stream} {durable}")
-        if not ours:
-            return False
+        ours = self.held.get(f"{stream} {durable}", "").split()
         now = parse_time(info["ts"]) if "ts" in info else datetime.now(UTC)
-        return now >= parse_time(ours)
+        return bool(ours) and now >= parse_time(ours[-1])
 
 
 def _same(ours: str, theirs: str) -> bool:

@@ -37,7 +37,7 @@ class ItemResult:
     detail: str
     """One safe line."""
     sent: str = ""
-    """Where it was stored, `<stream> <sequence>`; empty if it was not sent anywhere."""
+    """Where it was stored, `<stream> <sequence> <message id>`; empty if it was not sent anywhere, or nobody saw where."""
 
 
 @dataclass(frozen=True, slots=True)

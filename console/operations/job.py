@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -103,6 +104,7 @@ class Job(Progress):
         self._keeps_rest = False
         """Whether what is left when it stops can be resumed."""
         self._unsettled: list[tuple[int, ItemResult]] = []
+        self._writing_spec = threading.Lock()
         if self.recorded:
             self._count(self.ledger.counts(record.id))
 
@@ -282,7 +284,12 @@ class Job(Progress):
             OperationError: The ledger cannot be written.
         """
         self.record = replace(self.record, spec={**self.record.spec, **spec})
-        await asyncio.to_thread(self._patiently, self.ledger.update, self.id, spec=dict(self.record.spec))
+        # A cancelled wait leaves its thread to go on: none may write what is older over what is newer.
+        await asyncio.to_thread(self._write_spec)
+
+    def _write_spec(self) -> None:
+        with self._writing_spec:
+            self._patiently(self.ledger.update, self.id, spec=dict(self.record.spec))
 
     def note(self, n: int, result: ItemResult) -> None:
         """An item has come to an end."""
@@ -302,6 +309,18 @@ class Job(Progress):
         except LedgerBusy:
             # Until somebody else has written; what a kill leaves unwritten is found out.
             self._unsettled = [*done, *self._unsettled]
+
+    async def settle_all(self) -> None:
+        """Write down everything that has come to an end; another console that writes is waited for.
+
+        Raises:
+            OperationError: The ledger cannot be written.
+        """
+        await asyncio.to_thread(self._settle_all)
+
+    def _settle_all(self) -> None:
+        while self._unsettled:
+            self._patiently(self.settle)
 
     def _change(self, state: JobState) -> None:
         self.state = state
@@ -355,8 +374,7 @@ class Job(Progress):
 
     def _round_off(self) -> None:
         """What was cancelled is given up; what turned out to be gone must not be put back."""
-        while self._unsettled:
-            self._patiently(self.settle)
+        self._settle_all()
         if self.cancelled.is_set() and not self._keeps_rest:
             self._patiently(self.ledger.abandon, self.id)
         self.ledger.checkpoint()

@@ -107,7 +107,7 @@ class LedgerItem:
     at: float | None
     """When its state changed, in seconds since the epoch."""
     sent: str = ""
-    """Where it was stored, `<stream> <sequence>`; empty if it was not sent anywhere."""
+    """Where it was stored, see `ItemResult.sent`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +293,14 @@ class JobLedger:
         """An item that was in doubt is to be done again."""
         with self._using():
             self._db.execute("UPDATE items SET state='waiting', detail='' WHERE job=? AND n=?", (job, n))
+
+    def done_up_to(self, job: str, seq: int) -> int:
+        """Items of a job that are done, up to a sequence."""
+        with self._using():
+            (count,) = self._db.execute(
+                "SELECT COUNT(*) FROM items WHERE job=? AND state IN ('done','duplicate') AND seq<=?", (job, seq)
+            ).fetchone()
+        return int(count)
 
     # -- notes
 

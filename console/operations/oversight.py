@@ -13,11 +13,12 @@ import nats.errors
 
 from console.operations.canary import Canary, Outcome, Watch
 from console.operations.errors import OperationError
-from console.operations.holding import Hold
+from console.operations.holding import Hold, Shared
 from console.operations.ledger import ItemState
 from console.operations.plan import SENDS
 from console.operations.redeaths import Redeaths
 from patterns import PatternError
+from patterns.consumer import end
 
 if TYPE_CHECKING:
     from console.operations.job import Job
@@ -26,9 +27,13 @@ log = logging.getLogger("console.operations")
 
 LOOK = 0.5
 """Seconds between two looks at what died."""
+TRIES = 6
+"""Looks for the place from which deaths are followed, before a job gives up: without it none could be told to be its own."""
 FEWEST = 5
 """Deaths after replay from which on their share is told from chance."""
 TRIED: tuple[ItemState, ...] = ("done", "duplicate", "failed", "in doubt")
+WAITS = "canary waits for an answer"
+"""Phase of a job whose canary has been watched."""
 
 
 class Oversight:
@@ -44,9 +49,13 @@ class Oversight:
         self._hold: Hold | None = None
         if spec.get("hold"):
             consumers = [(str(stream), str(durable)) for stream, durable in spec["hold"]]
-            self._hold = Hold(job.fleet, consumers, known=spec.get("held"), remember=self._remember_held)
+            self._hold = Hold(
+                job.fleet, consumers, known=spec.get("held"), remember=self._remember_held, shared=self._shared
+            )
         self._redeaths = Redeaths(job.fleet, job.id, after=spec.get("dlq_after")) if job.action in SENDS else None
-        self._before = (0, 0)
+        self._before: frozenset[str] = frozenset()
+        """Letters that had died again when this run began: whoever goes on has seen them."""
+        self._sent_before = 0
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Oversight:
@@ -66,14 +75,16 @@ class Oversight:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Shielded: whatever ends the job, its consumers go on.
+        await asyncio.shield(asyncio.create_task(self._end(), name=f"end of oversight of job {self._job.id}"))
+
+    async def _end(self) -> None:
+        await end(*self._tasks, every=LOOK)
+        if self._hold is not None:
+            await self._hold.end()
         if self._job.redied:
             with contextlib.suppress(OperationError):
                 await self._job.remember(redied=self._job.redied)
-        if self._hold is not None:
-            await self._hold.end()
 
     # -- consumers
 
@@ -81,36 +92,63 @@ class Oversight:
         self._job.held = tuple(held)
         await self._job.remember(held=dict(held))
 
+    async def _shared(self, consumer: str) -> Shared:
+        found = await asyncio.to_thread(self._job.ledger.jobs, limit=100)
+        others = [record for record in found if record.id != self._job.id]
+        until = frozenset(each for record in others for each in record.spec.get("held", {}).get(consumer, "").split())
+        wanted = any(
+            record.state in ("running", "paused") and consumer.split(" ") in record.spec.get("hold", ())
+            for record in others
+        )
+        return Shared(until, wanted)
+
     # -- deaths
 
     async def _begin_following(self, redeaths: Redeaths) -> None:
-        with contextlib.suppress(PatternError, nats.errors.Error):
-            await redeaths.look()
-            if "dlq_after" not in self._job.record.spec:
-                await self._job.remember(dlq_after=redeaths.after)
-            self._before = (redeaths.count, self._job.count("done"))
-            self._job.redied = redeaths.count
+        """Mark from where on deaths are this job's.
+
+        Raises:
+            OperationError: The dead letters cannot be read.
+        """
+        for left in reversed(range(TRIES)):
+            try:
+                await redeaths.look()
+                break
+            except (PatternError, nats.errors.Error) as error:
+                if not left or self._job.cancelled.is_set():
+                    raise OperationError(f"the dead letters cannot be followed: {error}") from None
+                await asyncio.sleep(LOOK)
+        if "dlq_after" not in self._job.record.spec:
+            await self._job.remember(dlq_after=redeaths.after)
+        self._before, self._sent_before = frozenset(redeaths.letters), self._job.count("done")
+        self._job.redied = redeaths.count
 
     async def _follow(self, redeaths: Redeaths) -> None:
         while True:
             await asyncio.sleep(LOOK)
             try:
                 await redeaths.look()
-            except (PatternError, nats.errors.Error) as error:
+                if redeaths.count != self._job.redied:
+                    self._job.redied = redeaths.count
+                    await self._judge(redeaths)
+            except (PatternError, nats.errors.Error, OperationError) as error:
                 log.debug("job %s: deaths are not read, trying again: %s", self._job.id, error)
-                continue
-            self._job.redied = redeaths.count
-            self._judge(redeaths.count)
 
-    def _judge(self, count: int) -> None:
-        """Stop a job most of whose letters die again: the cause is not gone."""
-        limit = self._job.record.spec.get("stop_ratio")
-        died, done = count - self._before[0], self._job.count("done") - self._before[1]
-        if limit is None or died < FEWEST or not done or self._job.cancelled.is_set():
+    async def _judge(self, redeaths: Redeaths) -> None:
+        """Stop a job most of whose letters die again: the cause is not gone.
+
+        What was sent after the last one that died has not had its chance yet, and does not count.
+        """
+        job, limit = self._job, self._job.record.spec.get("stop_ratio")
+        died = redeaths.letters.keys() - self._before
+        if limit is None or len(died) < FEWEST or job.cancelled.is_set():
             return
-        if died / done > float(limit):
-            self._job.stop(
-                f"{died} of {done} died again, more than {float(limit):.0%}: the cause is not gone. What is left was not sent"
+        last = max(int(seq) for seq in died)
+        done = await asyncio.to_thread(job.ledger.done_up_to, job.id, last) - self._sent_before
+        if len(died) > float(limit) * max(done, len(died)):
+            job.stop(
+                f"{len(died)} of the first {max(done, len(died))} died again, more than {float(limit):.0%}: the cause is not "
+                "gone. What is left was not sent"
             )
 
     # -- canary
@@ -126,46 +164,48 @@ class Oversight:
         if canary is None or job.record.spec.get("canary_verdict") or self._redeaths is None:
             return
         job.phase = "canary"
-        # One that cannot be sent is answer enough: the next ones would fail alike.
-        while (missing := canary.count - job.count("done")) > 0 and not job.count("failed", "in doubt"):
-            if job.cancelled.is_set() or not await send(missing):
-                break
-        if job.cancelled.is_set() or not job.count("done", "failed", "in doubt"):
+        try:
+            outcome = await self._tried(canary, self._redeaths, send)
+        finally:
             job.phase = ""
-            return
-        outcome = await self._watched(canary, self._redeaths)
-        job.phase = ""
-        if job.cancelled.is_set():
+        if outcome is None or job.cancelled.is_set():
             return
         await job.remember(canary_verdict=outcome.text)
-        left = job.planned - job.processed
-        if not left:
-            return
-        if job.ask is not None:
-            job.phase = "canary waits for an answer"
-            job.pause()
+        if job.planned - job.processed and not outcome.passed and job.ask is None:
+            job.stop(f"canary: {outcome.text}. What is left was not sent; resuming the job sends it all the same")
+        elif job.planned - job.processed and job.ask is not None:
+            job.phase = WAITS
+            # It is paused although another console keeps the record of it from being written.
+            with contextlib.suppress(OperationError):
+                job.pause()
             job.ask(job)
             await job.going.wait()
             job.phase = ""
-        elif not outcome.passed:
-            job.stop(f"canary: {outcome.text}. What is left was not sent; resuming the job sends it all the same")
 
-    async def _watched(self, canary: Canary, redeaths: Redeaths) -> Outcome:
+    async def _tried(self, canary: Canary, redeaths: Redeaths, send: Callable[[int], Awaitable[int]]) -> Outcome | None:
+        """Send and watch; None if nothing was sent."""
         job = self._job
-        tried = await asyncio.to_thread(lambda: job.ledger.items(job.id, *TRIED))
-        watch, loop = Watch(job.fleet, redeaths, tried), asyncio.get_running_loop()
-        deadline = loop.time() + canary.watch
-        outcome = Outcome(sum(bool(entry.sent) for entry in tried), 0, 0)
+        first = await asyncio.to_thread(job.ledger.items, job.id, limit=canary.count)
+        watch = Watch(job.fleet, redeaths)
+        await watch.prepare({entry.item.destination for entry in first})
+        # One that cannot be sent is answer enough: the next ones would fail alike.
+        while (missing := canary.count - job.count("done", "duplicate")) > 0 and not job.count("failed", "in doubt"):
+            if job.cancelled.is_set() or not await send(missing):
+                break
+        if job.cancelled.is_set() or not job.count("done", "duplicate", "failed", "in doubt"):
+            return None
+        await job.settle_all()
+        watch.follow(await asyncio.to_thread(job.ledger.items, job.id, *TRIED))
+        deadline = asyncio.get_running_loop().time() + canary.watch
         while not job.cancelled.is_set():
             with contextlib.suppress(PatternError, nats.errors.Error):
-                outcome = await watch.look()
-            job.canary = outcome
-            job.redied = redeaths.count
-            left = deadline - loop.time()
-            if outcome.decided or left <= 0:
+                await watch.look()
+            job.canary, job.redied = watch.outcome, redeaths.count
+            left = deadline - asyncio.get_running_loop().time()
+            if watch.outcome.decided or left <= 0:
                 break
-            job.phase = f"canary: {outcome.acknowledged}/{outcome.sent}"
+            job.phase = f"canary: {watch.outcome.acknowledged}/{watch.outcome.sent}"
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left, LOOK)):
                     await job.cancelled.wait()
-        return outcome
+        return watch.outcome

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,7 +12,7 @@ from pathlib import Path
 
 from console.operations.canary import Canary
 from console.operations.edits import Edit, EditError, diff
-from console.operations.errors import UsageError
+from console.operations.errors import Refused, UsageError
 from console.operations.holding import Consumer, allowed, receivers
 from console.operations.items import Item, Items, Sample, Skip
 from console.operations.places import Destinations, Stream, require_rate, require_removable
@@ -19,19 +21,28 @@ from console.operations.selection import Choice, Scan, letters
 from console.settings import ReplayPolicy, Rule, Settings
 from console.text.safe import clean
 from patterns import DeadLetter, Fleet, InvalidName, UnknownDestination
+from patterns.names import Place
 from patterns.stored import StoredMessage
 
 GONE = "not there: replayed, discarded or expired"
 
 
-def policy_of(settings: Settings) -> Callable[[DeadLetter], Rule]:
-    """What holds for a letter: its inbox's rule, its role's, for a subscription its agent's; or that of its type."""
+Policy = Callable[[DeadLetter, Place | None], Rule]
+"""What holds for a letter that goes to a place of the fleet; None where it goes is none."""
 
-    def rule(letter: DeadLetter) -> Rule:
-        if letter.kind == "tasks":
-            return settings.rule_for("tasks", letter.name, letter.type)
-        agent = letter.name if letter.kind == "inbox" else letter.name.rpartition("-")[0]
-        return settings.rule_for("inbox", agent, letter.type)
+
+def policy_of(settings: Settings) -> Policy:
+    """What holds for a letter: the strictest of where it died, where it goes, and its type.
+
+    A subscription is its agent's.
+    """
+
+    def rule(letter: DeadLetter, goes_to: Place | None) -> Rule:
+        agent = letter.name.rpartition("-")[0] if letter.kind == "events" else letter.name
+        rules = [settings.rule_for("tasks" if letter.kind == "tasks" else "inbox", agent, letter.type)]
+        if goes_to is not None and goes_to.kind in ("inbox", "tasks"):
+            rules.append(settings.rule_for("tasks" if goes_to.kind == "tasks" else "inbox", goes_to.name, letter.type))
+        return max(rules, key=lambda rule: rule.policy.strictness)
 
     return rule
 
@@ -68,7 +79,7 @@ async def plan_replay(
     choice: Choice,
     sending: Sending,
     *,
-    policy: Callable[[DeadLetter], Rule] = lambda _: Rule(),
+    policy: Policy = lambda *_: Rule(),
     reason: str = "",
     prod: bool = False,
 ) -> Plan:
@@ -95,7 +106,7 @@ async def plan_replay(
 class _ReplayPlanner:
     """Makes one plan."""
 
-    def __init__(self, fleet: Fleet, sending: Sending, policy: Callable[[DeadLetter], Rule]) -> None:
+    def __init__(self, fleet: Fleet, sending: Sending, policy: Policy) -> None:
         self._fleet = fleet
         self._sending = sending
         self._policy = policy
@@ -123,7 +134,8 @@ class _ReplayPlanner:
             await require_removable(fleet, stream, purge=False)
         holds: tuple[Consumer, ...] = ()
         if len(self._items) and (how.hold or (len(self._items) > TYPED and how.canary is None)):
-            holds = await receivers(fleet, self._items, self._destinations)
+            with contextlib.suppress(*(() if how.hold else (Refused,))):
+                holds = await receivers(fleet, self._items, self._destinations)
             holds = await allowed(fleet, holds, required=how.hold)
         return Plan(
             action="move" if how.to is not None else "replay" if how.edit is None else "edit",
@@ -156,33 +168,37 @@ class _ReplayPlanner:
     async def _take(self, letter: DeadLetter, stored: StoredMessage) -> str:
         """Take a letter into the plan; why not, if it is left alone."""
         limits, force = self._fleet.config.dead_letters, self._sending.force
-        rule, overridden = self._policy(letter), list[str]()
+        overridden = list[str]()
         if letter.replays >= limits.max_replays:
             if not force:
                 return f"replay limit: replayed {letter.replays} times, needs --force"
             overridden.append("replay limit")
+        try:
+            destination = self._sending.to or self._fleet.dead_letters.destination(letter)
+        except (UnknownDestination, InvalidName) as error:
+            return clean(str(error))
+        problem = await self._destinations.problem(destination)
+        stream = await self._destinations.stream(destination)
+        rule = self._policy(letter, self._fleet.names.place_of(stream) if stream else None)
         if rule.policy is ReplayPolicy.NEVER:
             if not force:
                 self._refused += 1
                 why = clean(rule.reason) or "not safe to repeat"
                 return f"policy never for {_whose(letter)}: {why}; only the command line overrides it, by --force"
             overridden.append(f"policy never for {_whose(letter)}")
+        if problem:
+            return f"destination {clean(destination)}: {problem}"
         try:
-            destination = self._sending.to or self._fleet.dead_letters.destination(letter)
-            edited = self._sending.edit.apply(stored) if self._sending.edit is not None else None
-        except (UnknownDestination, InvalidName) as error:
-            return clean(str(error))
+            edited = await self._sending.edit.applied(stored) if self._sending.edit is not None else None
         except EditError as error:
             return f"cannot be edited so: {clean(str(error))}"
-        if problem := await self._destinations.problem(destination):
-            return f"destination {clean(destination)}: {problem}"
         self._overridden.update(overridden)
         if rule.policy is ReplayPolicy.CONFIRM:
             self._cautious[f"{_whose(letter)}{f' ({clean(rule.reason)})' if rule.reason else ''}"] += 1
         self._worn += letter.replays >= limits.warn_replays
         self._unguarded += not await self._destinations.guarded(destination)
         if edited is not None and not len(self._items):
-            self._diff = tuple(diff(stored, edited))
+            self._diff = tuple(await asyncio.to_thread(diff, stored, edited))
         self._items.append(Item(letter.seq, stored.stored_ns, letter.source, destination))
         if len(self._sample) < SAMPLE:
             self._sample.append(_sample(letter, destination))

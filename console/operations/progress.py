@@ -105,5 +105,5 @@ class Progress:
 
     @property
     def exit_code(self) -> int:
-        """0 if every item ended well, 3 if some failed, are in doubt or were not reached."""
-        return 3 if self.count(*TROUBLE) else 0
+        """0 if every item ended well, 3 if some failed, are in doubt or were not reached, or its canary was not acknowledged."""
+        return 3 if self.count(*TROUBLE) or (self.canary is not None and not self.canary.passed) else 0

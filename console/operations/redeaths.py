@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from patterns import DeadLetter, Fleet
 
@@ -45,9 +46,20 @@ class Redeaths:
                 info = await self._fleet.jetstream.stream_info(dead.stream)
                 self.after = int(info["state"]["last_seq"]) if info is not None else 0
                 return
-            while page := await dead.list(after=self.after, limit=PAGE):
+            info = await self._fleet.jetstream.stream_info(dead.stream)
+            last = int(info["state"]["last_seq"]) if info is not None else 0
+            while self.after < last and (page := await dead.list(after=self.after, limit=PAGE)):
                 self.after = page[-1].seq
-                for letter in page:
-                    origin = letter.message.headers.get(REPLAYED_FROM, "")
-                    if origin and letter.replay_job == self._job:
-                        self.letters[origin] = letter
+                self._take(page)
+            # A replica that lags has not got the newest yet; the leader, which said how many there are, has.
+            while self.after < last:
+                stored = await self._fleet.jetstream.get(dead.stream, self.after + 1)
+                letter = dead.decode(stored) if stored is not None else None
+                self._take([letter] if letter is not None else [])
+                self.after += 1
+
+    def _take(self, letters: Sequence[DeadLetter]) -> None:
+        for letter in letters:
+            origin = letter.message.headers.get(REPLAYED_FROM, "")
+            if origin.isdecimal() and letter.replay_job == self._job:
+                self.letters[origin] = letter

@@ -13,6 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
 from console.operations.job import Job
+from console.operations.oversight import WAITS
 from console.screens.base import clear_notices
 from console.text import units
 from console.text.safe import clean
@@ -22,7 +23,7 @@ Answer = Literal["go", "stop"]
 
 def waits_for_answer(job: Job) -> bool:
     """Whether a job has sent its canary and waits to be told how it goes on."""
-    return job.state == "paused" and job.canary is not None and bool(job.phase) and not job.cancelled.is_set()
+    return job.state == "paused" and job.phase == WAITS and not job.cancelled.is_set()
 
 
 class CanaryDialog(ModalScreen[Answer | None]):

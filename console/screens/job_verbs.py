@@ -167,6 +167,10 @@ class JobScreen(OperatingScreen):
             f"{units.count(record.planned)} are left, at {_at(record.rate)}.\n\nWhat was begun when it broke off is found "
             "out first; nothing is sent twice."
         )
+        if verdict := record.spec.get("canary_verdict"):
+            text += f"\n\nIts canary: {verdict}."
+        if record.error:
+            text += f"\n\nIt stopped: {record.error}."
         if not await app.push_screen_wait(
             ConfirmDialog(f"resume job {record.id}", text, f"Resume {units.count(left)}")
         ):

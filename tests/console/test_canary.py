@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
-from console.operations import resuming
+from console.operations import oversight, resuming
 from console.operations.canary import Canary
+from console.operations.edits import parse_edit
 from console.operations.errors import UsageError
 from console.operations.guard import WriteGuard
 from console.operations.job import Job
-from console.operations.ledger import JobLedger
+from console.operations.ledger import JobLedger, LedgerBusy
+from console.operations.redeaths import Redeaths
 from console.operations.selection import choose
-from patterns import Reject
+from patterns import Fleet, Reject, Unavailable
 from tests.support.fleets import connected, running
 from tests.support.letters import forge, forge_many, kill_tasks
 from tests.support.plans import plan_replay
@@ -213,3 +216,199 @@ async def test_a_canary_is_not_sent_to_who_is_paused(server):
         await forge(fleet, "inbox.ceo.1-1")
         with pytest.raises(UsageError, match="paused"):
             await plan_replay(fleet, ALL, canary=Canary(1, 5.0), hold=True)
+
+
+# -- what must not pass for an acknowledgement
+
+
+async def watched(fleet, ledger=None, **options):
+    """A job whose canary of two has been sent to nobody and is watched."""
+    await forge_many(fleet, 6)
+    job = await job_of(fleet, ledger, canary=Canary(2, 1.0), **options)
+    task = asyncio.create_task(job.run())
+    await until(lambda: job.phase == "canary: 0/2")
+    return job, task
+
+
+@pytest.mark.parametrize("how", ["purge", "delete the stream", "delete the messages"])
+async def test_what_was_taken_away_was_not_acknowledged(server, how):
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        job, task = await watched(fleet)
+        if how == "purge":
+            await fleet.js.purge_stream("INBOX_CEO")
+        elif how == "delete the stream":
+            await fleet.js.delete_stream("INBOX_CEO")
+        else:
+            for seq in (1, 2):
+                await fleet.jetstream.delete("INBOX_CEO", seq)
+        await task
+        assert (job.state, job.canary.acknowledged, job.count("not started")) == ("failed", 0, 4)
+
+
+@pytest.mark.parametrize("taken", [True, False])
+async def test_of_foreign_consumers_the_deliveries_are_the_proof(server, taken):
+    async with Fleet.connect(server.url) as fleet:
+        queue = {"retention": "workqueue"}
+        await fleet.js.add_stream(name="PLAIN", subjects=["plain.>"], **queue)
+        await fleet.js.add_stream(name="DLQ", subjects=["dlq.>"], allow_direct=True)
+        await fleet.js.add_consumer("PLAIN", durable_name="worker", ack_policy="explicit")
+        for number in range(1, 5):
+            await forge(fleet, f"tasks.plain.{number}-{number}", "plain.work", Stream="PLAIN")
+        job = await job_of(fleet, canary=Canary(2, 20.0 if taken else 1.0))
+        task = asyncio.create_task(job.run())
+        await until(lambda: job.phase == "canary: 0/2")
+        if taken:
+            subscription = await fleet.js.pull_subscribe_bind("worker", stream="PLAIN")
+            for message in await subscription.fetch(2, timeout=20):
+                await message.ack_sync()
+        else:
+            await fleet.js.purge_stream("PLAIN")
+        await task
+        assert (job.canary.passed, job.state) == ((True, "completed") if taken else (False, "failed"))
+
+
+async def test_one_whose_end_nobody_saw_is_not_taken_for_well(server, tmp_path, monkeypatch):
+    """A kill between the end of a letter and its record: what became of the message is not known."""
+    ledger = JobLedger(tmp_path)
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 6)
+        job = await job_of(fleet, ledger, canary=Canary(2, 600.0))
+
+        class Killed(BaseException):
+            pass
+
+        def die(*args):
+            raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger, "settle", die)
+            with contextlib.suppress(Killed):
+                await job.run()
+        assert (ledger.counts(job.id), await left(fleet)) == ({"sending": 2, "waiting": 4}, 4)
+        ledger.update(job.id, state="running", ended=None, error="")
+        async with running(fleet.inbox("ceo").consumer(), accept):
+            again = await resuming.resume(fleet, ledger, job.id, WRITE)
+            again.record.spec["canary"]["watch"] = 1.0
+            await again.run()
+        assert (again.state, again.canary.passed, again.canary.sent) == ("failed", False, 2)
+        assert again.count("not started") == 4
+
+
+async def test_without_a_place_to_follow_deaths_from_nothing_is_sent(server, monkeypatch):
+    monkeypatch.setattr(oversight, "LOOK", 0.01)
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 3)
+        job = await job_of(fleet, canary=Canary(1, 5.0))
+
+        async def away(self):
+            raise Unavailable("no answer")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Redeaths, "look", away)
+            await job.run()
+        assert (job.state, job.outcomes, await left(fleet)) == ("failed", {}, 3)
+        assert "cannot be followed" in job.error
+
+
+async def test_a_first_look_that_fails_is_made_again(server, monkeypatch):
+    monkeypatch.setattr(oversight, "LOOK", 0.01)
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 6)
+        real, failed = Redeaths.look, []
+
+        async def look(self):
+            if not failed:
+                failed.append(True)
+                raise Unavailable("no answer")
+            await real(self)
+
+        monkeypatch.setattr(Redeaths, "look", look)
+        async with running(fleet.inbox("ceo").consumer(), refusing(1)):
+            job = await job_of(fleet, canary=Canary(1, 30.0))
+            await job.run()
+        assert (job.state, job.canary.died) == ("failed", 1)
+
+
+async def test_a_canary_of_all_that_fails_is_told_by_the_exit_code(server):
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 1)
+        async with running(fleet.inbox("ceo").consumer(), refusing(1)):
+            job = await job_of(fleet, canary=Canary(3, 30.0))
+            await job.run()
+        assert (job.state, job.exit_code) == ("completed", 3)
+
+
+async def test_a_ledger_in_use_does_not_spoil_a_canary(server, tmp_path):
+    ledger = JobLedger(tmp_path)
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 4)
+        async with running(fleet.inbox("ceo").consumer(), accept):
+            job = await job_of(fleet, ledger, canary=Canary(2, 30.0))
+            asked = asyncio.Event()
+            job.ask = lambda _: asked.set()
+            real = ledger.update
+
+            def update(of, **columns):
+                if columns.get("state") == "paused":
+                    raise LedgerBusy("another agent-console")
+                real(of, **columns)
+
+            ledger.update = update
+            task = asyncio.create_task(job.run())
+            await asked.wait()
+            assert job.state == "paused"
+            job.go_on()
+            await task
+        assert (job.state, job.outcomes) == ("completed", {"done": 4})
+
+
+async def test_what_dies_late_is_measured_by_what_had_its_chance(server):
+    """Sent faster than it can die: of the first that were handled all died, however many were sent since."""
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 400)
+        handled = 0
+
+        async def slowly(delivery):
+            nonlocal handled
+            handled += 1
+            await asyncio.sleep(0.05)
+            raise Reject("still broken")
+
+        async with running(fleet.inbox("ceo").consumer(), slowly):
+            job = await job_of(fleet, rate=80, stop_ratio=0.5)
+            await job.run()
+        assert job.state == "failed"
+        assert job.count("done") < 400
+        assert job.redied < job.count("done") / 2
+
+
+async def test_an_edit_that_was_sent_and_handled_is_not_sent_again_nor_called_failed(server, tmp_path, monkeypatch):
+    """The console is killed between the publish and the end of the letter, and the agent is quick."""
+    ledger = JobLedger(tmp_path)
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge(fleet, "inbox.ceo.1-1", body=b'{"x":0}')
+        job = await job_of(fleet, ledger, edit=parse_edit("set $.x = 1"))
+
+        class Killed(BaseException):
+            pass
+
+        async def die(*args):
+            raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(fleet.burials, "resolve", die)
+            patch.setattr(ledger, "settle", lambda *_: None)
+            with contextlib.suppress(Killed):
+                await job.run()
+        ledger.update(job.id, state="running", ended=None, error="")
+        handled = []
+
+        async def handle(delivery):
+            handled.append(delivery.data)
+
+        async with running(fleet.inbox("ceo").consumer(), handle):
+            await until(lambda: handled)
+            again = await resuming.resume(fleet, ledger, job.id, WRITE)
+            await again.run()
+        assert (again.state, again.outcomes, handled) == ("completed", {"duplicate": 1}, [{"x": 1}])
+        assert await left(fleet) == 0

@@ -102,7 +102,7 @@ def test_a_body_that_is_no_json_any_more_is_told_with_its_place(
     assert "line 2 column 2: no JSON" in json.dumps(done.json["items"])
     assert looked(server.url, counts) == (3, 0, 0)
     gone = command("dlq", "edit", "1", "--body", str(tmp_path / "gone"), "--yes")
-    assert (gone.status, gone.out) == (1, "")
+    assert (gone.status, gone.out) == (2, "")
     assert "No such file" in gone.err
 
 
@@ -165,7 +165,7 @@ async def test_what_was_edited_is_shown_and_sent_after_a_yes(
         await letters(fleet)
     terminal = in_terminal(server, tmp_path, "path.write_text(text.replace('small', 'large'))")
     try:
-        await terminal.sees('-    "model": "small",', '+    "model": "large",', "send dead letter 1 so?")
+        await terminal.sees('-    "model": "small",', '+    "model": "large",', "send it so?")
         terminal.type(answer)
         assert await terminal.ends() == status
     finally:

@@ -52,7 +52,7 @@ JOB = {
         "spill",
         "error",
     ),
-    *("edit", "canary", "canary_verdict", "stop_ratio", "pauses", "died_again", "overridden"),
+    *("edit", "canary", "canary_verdict", "stop_ratio", "pauses", "died_again_while_running", "overridden"),
 }
 FORGETFUL = fast(limits=StreamLimits(duplicate_window=0.1))
 

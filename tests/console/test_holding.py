@@ -265,3 +265,70 @@ async def test_without_a_consumer_there_is_nothing_to_pause(server):
         await fleet.js.delete_consumer(*CEO)
         with pytest.raises(Refused, match="no consumer to pause"):
             await job_of(fleet)
+
+
+async def test_a_renewal_that_is_cut_off_leaves_nothing_paused(server, monkeypatch):
+    """The job ends between what is written of a new pause and the pause itself."""
+    monkeypatch.setattr(holding, "RENEW", 0.01)
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 60)
+        job = await job_of(fleet, rate=2)
+        task = asyncio.create_task(job.run())
+        await until(lambda: job.count("done") > 0)
+        real, waiting = job.remember, asyncio.Event()
+
+        async def remember(**spec):
+            if "held" in spec and spec["held"] and not waiting.is_set():
+                waiting.set()
+                await asyncio.sleep(3600)
+            await real(**spec)
+
+        job.remember = remember
+        await waiting.wait()
+        job.leave()
+        await task
+        assert not await is_paused(fleet)
+        assert job.record.spec["held"] == {}
+
+
+async def test_consumers_go_on_although_the_job_is_cancelled(server):
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 60)
+        job = await job_of(fleet, rate=2)
+        task = asyncio.create_task(job.run())
+        await until(lambda: job.count("done") > 0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+        async def goes_on():
+            return not await is_paused(fleet)
+
+        await until(goes_on)
+
+
+async def test_two_jobs_hold_one_consumer_until_both_have_ended(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(holding, "RENEW", 0.05)
+    ledger = JobLedger(tmp_path)
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 60)
+        for number in range(3):
+            await fleet.inbox("ceo").send("note", number)
+        place = place_of(fleet.names, "inbox", "ceo")
+        plan = await plan_purge(fleet, place, EVERYTHING, spill=tmp_path, hold=True, rate=2)
+        purge, replay = Job.of(fleet, plan, WRITE, ledger=ledger), await job_of(fleet, ledger, rate=2)
+        async with under_way(purge):
+            task = asyncio.create_task(replay.run())
+            await until(lambda: replay.count("done") > 0)
+            assert replay.held == ("INBOX_CEO ceo-processor",)
+        assert purge.state == "completed"
+        assert await is_paused(fleet)
+        before = (await state(fleet))[1]
+
+        async def renewed():
+            paused, until_when = await state(fleet)
+            return paused and until_when != before
+
+        await until(renewed)
+        replay.set_rate(None)
+        await task
+        assert (replay.state, await is_paused(fleet)) == ("completed", False)

@@ -332,6 +332,9 @@ async def test_policies_never_and_confirm(server):
         alone = await plan_replay(fleet, choose("dead letters", seqs=[2]), rate=20, policy=policy_of(settings))
         assert alone.gate == "count", "confirm means typing the count, however small it is"
         assert (await planned(fleet, policy=policy_of(settings), force=True)).count == 6
+        # Whoever receives what is moved is asked for, too.
+        moved = await planned(fleet, policy=policy_of(settings), to="agents.ceo.inbox.note")
+        assert (moved.count, moved.refused) == (0, 6)
 
 
 async def test_one_destination_for_all(server):

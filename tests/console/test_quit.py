@@ -28,7 +28,7 @@ async def at_work(server, *, size=(120, 40), count=90):
         await forge_many(fleet, count)
         async with desk(fleet, settings=SLOW, size=size) as console:
             await console.press("3")
-            await console.sees(f"m-{count}")
+            await console.sees(f"dead letters  {count}")
             await console.press("R")
             await console.sees(f"replay {count} dead letters")
             await console.press("y")

@@ -137,7 +137,7 @@ def test_of_an_agent_and_a_type_the_stricter_holds_with_its_reason() -> None:
     assert settings.rule_for("tasks", "ceo", "note") == Rule(ReplayPolicy.SAFE)
     assert settings.rule_for("inbox", "dev", "other") == Rule(ReplayPolicy.SAFE)
     careful = from_mapping({"policy": "confirm", "types": {"note": {"policy": "safe"}}})
-    assert careful.rule_for("inbox", "ceo", "note").policy is ReplayPolicy.SAFE
+    assert careful.rule_for("inbox", "ceo", "note").policy is ReplayPolicy.CONFIRM
     assert careful.rule_for("inbox", "ceo", "other").policy is ReplayPolicy.CONFIRM
 
 
