@@ -10,10 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +23,21 @@ from console.operations.audit import Audit
 from console.operations.errors import OperationError
 from console.operations.guard import WriteGuard
 from console.operations.items import TROUBLE, Item, ItemResult
+from console.operations.journal import Journal, patiently
 from console.operations.ledger import (
     SLICE,
     ItemState,
     JobLedger,
     JobRecord,
     JobState,
-    LedgerBusy,
     LedgerItem,
 )
 from console.operations.oversight import Oversight
 from console.operations.places import require_home, require_rate
 from console.operations.plan import Plan
-from console.operations.progress import Progress
 from console.operations.records import record_of
 from console.operations.restoring import Restore
-from console.operations.runner import BUSY_TRIES, LOOK, Runner
+from console.operations.runner import Runner
 from console.operations.spill import is_complete, tell_kept, tell_restored
 from console.operations.spilling import spill
 from console.text.safe import clean
@@ -48,8 +45,6 @@ from patterns import Fleet, PatternError
 
 log = logging.getLogger("console.operations")
 
-SETTLE = 16
-"""Results that are written down at a time, at the most; the rest a kill leaves to be found out."""
 _ACTS: dict[str, Callable[[Fleet, JobRecord], Act]] = {
     "replay": acts.Replay,
     "edit": acts.Replay,
@@ -61,7 +56,7 @@ _ACTS: dict[str, Callable[[Fleet, JobRecord], Act]] = {
 }
 
 
-class Job(Progress):
+class Job(Journal):
     """One execution of a plan.
 
     Args:
@@ -85,11 +80,9 @@ class Job(Progress):
         confirmation: str = "",
         items: Sequence[Item] | None = None,
     ) -> None:
-        super().__init__(record)
+        super().__init__(record, ledger, audit)
         self.fleet = fleet
         self.guard = guard
-        self.ledger = ledger if ledger is not None else JobLedger()
-        self.audit = audit
         self.confirmation = confirmation
         self._items = items
         self.recorded = items is None
@@ -103,8 +96,6 @@ class Job(Progress):
         """Called when its canary has been watched and somebody has to say how it goes on; without it the canary decides."""
         self._keeps_rest = False
         """Whether what is left when it stops can be resumed."""
-        self._unsettled: list[tuple[int, ItemResult]] = []
-        self._writing_spec = threading.Lock()
         if self.recorded:
             self._count(self.ledger.counts(record.id))
 
@@ -272,55 +263,10 @@ class Job(Progress):
             results = [(n, ItemResult(seq, "skipped", why)) for n, seq, why in gone[part : part + SLICE]]
             for _, result in results:
                 self.finished(result)
-            await asyncio.to_thread(self._patiently, self.ledger.settle, self.id, results)
+            await asyncio.to_thread(patiently, self.ledger.settle, self.id, results)
         return True
 
     # -- writing down
-
-    async def remember(self, **spec: Any) -> None:
-        """Change what its record says of it; another console that writes is waited for.
-
-        Raises:
-            OperationError: The ledger cannot be written.
-        """
-        self.record = replace(self.record, spec={**self.record.spec, **spec})
-        # A cancelled wait leaves its thread to go on: none may write what is older over what is newer.
-        await asyncio.to_thread(self._write_spec)
-
-    def _write_spec(self) -> None:
-        with self._writing_spec:
-            self._patiently(self.ledger.update, self.id, spec=dict(self.record.spec))
-
-    def note(self, n: int, result: ItemResult) -> None:
-        """An item has come to an end."""
-        self.finished(result)
-        self._unsettled.append((n, result))
-        if self.audit is not None and result.outcome in ("failed", "in doubt"):
-            self.audit.note("item", self.action, self.id, seq=result.seq, result=result.outcome, error=result.detail)
-        if len(self._unsettled) >= SETTLE or self.rate is not None:
-            self.settle()
-
-    def settle(self) -> None:
-        """Write down what has come to an end."""
-        done, self._unsettled = self._unsettled, []
-        try:
-            if done:
-                self.ledger.settle(self.id, done)
-        except LedgerBusy:
-            # Until somebody else has written; what a kill leaves unwritten is found out.
-            self._unsettled = [*done, *self._unsettled]
-
-    async def settle_all(self) -> None:
-        """Write down everything that has come to an end; another console that writes is waited for.
-
-        Raises:
-            OperationError: The ledger cannot be written.
-        """
-        await asyncio.to_thread(self._settle_all)
-
-    def _settle_all(self) -> None:
-        while self._unsettled:
-            self._patiently(self.settle)
 
     def _change(self, state: JobState) -> None:
         self.state = state
@@ -374,9 +320,9 @@ class Job(Progress):
 
     def _round_off(self) -> None:
         """What was cancelled is given up; what turned out to be gone must not be put back."""
-        self._settle_all()
+        self.settle_patiently()
         if self.cancelled.is_set() and not self._keeps_rest:
-            self._patiently(self.ledger.abandon, self.id)
+            patiently(self.ledger.abandon, self.id)
         self.ledger.checkpoint()
         if self.spill is not None:
             try:
@@ -388,18 +334,6 @@ class Job(Progress):
             back = (entry.item.seq for entry in self.ledger.all_items(self.id) if entry.state in ("done", "duplicate"))
             with contextlib.suppress(OSError):
                 tell_restored(Path(self.record.spec["source"]), list(back))
-
-    @staticmethod
-    def _patiently(write: Callable[..., None], *args: Any, **options: Any) -> None:
-        """In a thread: write to the ledger, waiting for others as long as it takes a large job to be begun."""
-        for _ in range(BUSY_TRIES):
-            try:
-                write(*args, **options)
-            except LedgerBusy:
-                time.sleep(LOOK)
-            else:
-                return
-        write(*args, **options)
 
     def as_json(self, skipped: Sequence[Any] = ()) -> dict[str, Any]:
         """The contract's form of a result; with what its plan skipped."""

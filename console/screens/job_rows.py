@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Final, NamedTuple
 
-from rich.text import Text
-
-from console.operations.canary import Canary
-from console.operations.edits import Edit
 from console.operations.items import ItemResult
 from console.operations.job import Job
 from console.operations.ledger import TO_BE_MADE, JobRecord, identity_of
-from console.operations.plan import PAST, SENDS
 from console.text import units
 from console.text.safe import clean
 from console.widgets.row_model import Cell, Column, Row
 
-LABEL: Final = 12
-BAR, WIDE_BAR = 6, 24
-"""Cells of a progress bar in the table and in the card."""
+BAR: Final = 6
+"""Cells of a progress bar in the table."""
 CELL: Final = 120
 """Characters of one value in the table."""
-LINE: Final = 400
-"""Characters of one value in the card."""
+SEARCHED: Final = 400
+"""Characters of one value that the filter looks at."""
 
 COLUMNS: Final = (
     Column("state", "STATE", 11, priority=100),
@@ -178,18 +172,18 @@ def entry_of(view: JobView, today: date) -> Entry:
     record, state = view.record, view.state
     row = _row(view, today)
     more = (view.away, record.stream, record.context, record.reason, record.id, view.spill or "", view.error, state)
-    words = " ".join((*(cell.text for cell in row.cells), *(clean(part, limit=LINE) for part in more)))
+    words = " ".join((*(cell.text for cell in row.cells), *(clean(part, limit=SEARCHED) for part in more)))
     return Entry(view, row, words.lower())
 
 
 def _row(view: JobView, today: date) -> Row:
     record, over = view.record, not view.under_way
     glyph, style = STATES.get(view.state, ("?", "warn"))
-    share = _share(view)
+    share = share_of(view)
     eta = view.job.eta if view.job is not None else None
     actual = view.job.actual_rate if view.job is not None and not over else None
     rate = pace(view.rate) if actual is None else f"{pace(view.rate)}/{units.rate(actual)}"
-    started = _moment(view.started or record.created)
+    started = moment_of(view.started or record.created)
     cells: tuple[Cell, ...] = (
         Cell(clean(view.state), None if view.state == "completed" else style),
         Cell(clean(record.action, limit=CELL)),
@@ -207,86 +201,6 @@ def _row(view: JobView, today: date) -> Row:
     if view.away:
         cells, style = tuple(cell._replace(style="dim") for cell in cells), "dim"
     return Row(key=view.id, cells=cells, glyph=glyph, glyph_style=style)
-
-
-def card_text(view: JobView, facts: Facts | None, colours: Mapping[str, str], *, wide: bool = True) -> Text:
-    """Everything there is to say about a job.
-
-    Args:
-        view: The job.
-        facts: What was found out besides; None while it is not known.
-        colours: Styles by the names `bright dim bad accent`.
-        wide: Whether there is room for a long progress bar.
-    """
-    record, job, text = view.record, view.job, Text()
-
-    def line(label: str, value: str, style: str = "") -> None:
-        text.append(f"{label:<{LABEL}}", colours["dim"])
-        text.append(clean(value, limit=LINE) + "\n", style)
-
-    share = _share(view)
-    left = f", {units.count(view.left)} left" if view.left else ""
-    if view.away:
-        line("belongs to", view.away, colours["bad"])
-    line("chosen", record.selection or units.NOTHING)
-    text.append(f"{'progress':<{LABEL}}", colours["dim"])
-    text.append(bar(share, WIDE_BAR if wide else BAR), colours["accent"] if view.under_way else colours["dim"])
-    text.append(
-        f" {percent(share)}  {units.count(view.done)} of {units.count(record.planned)} "
-        f"{clean(PAST.get(record.action, record.action), limit=24)}{left}\n"
-    )
-    failed, doubt = view.count("failed"), view.count("in doubt")
-    trouble = job.troubles[-1] if job is not None and job.troubles else None
-    if trouble is None and facts is not None and facts.job == view.id:
-        trouble = facts.trouble
-    last = f"   last: seq {trouble.seq} {trouble.outcome}, {trouble.detail}" if trouble and (failed or doubt) else ""
-    line("failed", f"{units.count(failed)}{last}", colours["bad"] if failed else "")
-    line("in doubt", f"{units.count(doubt)}{_doubt(view)}", colours["bad"] if doubt else "")
-    line("duplicates", units.count(view.count("duplicate")))
-    line("skipped", _skipped(view))
-    line("rate", _pace(view))
-    for label, told in _care(view):
-        line(label, told)
-    if record.action in SENDS:
-        again = facts.again if facts is not None and facts.job == view.id else None
-        if job is not None and job.running:
-            again = max(again or 0, job.redied)
-        told = units.NOTHING if again is None else f"{units.count(again)} of them since it started"
-        line("died again", told, colours["bad"] if again else "")
-    line("spill", view.spill or "none")
-    line("operator", _operator(record))
-    line("started", _when(view))
-    line("phase", _phase(view))
-    if view.error:
-        line("error", view.error, colours["bad"])
-    line("reason", record.reason or "none given")
-    if record.undone_by:
-        line("undone", f"put back by job {record.undone_by}")
-    return text
-
-
-def _care(view: JobView) -> Iterator[tuple[str, str]]:
-    """What it does to spare those it sends to, as label and text."""
-    spec, job = view.record.spec, view.job
-    if "edit" in spec:
-        yield "edit", Edit.from_spec(spec["edit"]).describe()
-    if canary := Canary.from_spec(spec.get("canary")):
-        verdict = spec.get("canary_verdict") or (job.record.spec.get("canary_verdict") if job is not None else "")
-        if not verdict and job is not None and job.canary is not None:
-            verdict = job.canary.text
-        yield "canary", f"{canary.text}{f': {verdict}' if verdict else ''}"
-    if (ratio := spec.get("stop_ratio")) is not None and ratio < 1:
-        yield "stops", f"when more than {ratio:.0%} of what it sent died again"
-    if "hold" in spec:
-        held = job.held if job is not None and job.running else ()
-        yield "pauses", ", ".join(held) if held else f"{units.count(len(spec['hold']))}, while it works"
-    if overridden := spec.get("overridden"):
-        yield "by force", ", ".join(f"{count} {what}" for what, count in overridden.items())
-
-
-def _operator(record: JobRecord) -> str:
-    named = (f"{name} {value}" for name, value in (("mode", record.mode), ("context", record.context)) if value)
-    return "   ".join((record.actor or units.NOTHING, *named))
 
 
 def away_of(record: JobRecord, identities: Mapping[str, str], context: str) -> str:
@@ -307,53 +221,6 @@ def away_of(record: JobRecord, identities: Mapping[str, str], context: str) -> s
     if record.context and record.context != context:
         return f"another server: context {record.context}"
     return f"another server, or an earlier stream {record.stream}"
-
-
-def _phase(view: JobView) -> str:
-    if view.away and not view.under_way:
-        return "resumed only where it belongs" if view.left and view.state in ("interrupted", "failed") else "over"
-    if view.job is not None and view.job.phase:
-        return view.job.phase
-    told = {
-        "running": "one item after the other" if view.job is not None else "another agent-console works on it",
-        "paused": "P goes on" if view.job is not None else "paused in another agent-console",
-        "stopping": "stops after the item in work",
-        "interrupted": "P resumes it",
-        "failed": "P resumes it" if view.left else "over",
-    }
-    return told.get(view.state, "over")
-
-
-def _doubt(view: JobView) -> str:
-    return "   enter shows them: find out, and say what is true" if view.count("in doubt") else ""
-
-
-def _skipped(view: JobView) -> str:
-    parts = [f"{units.count(number)} {reason}" for reason, number in view.record.skipped.items()]
-    if gone := view.count("skipped"):
-        parts.append(f"{units.count(gone)} gone meanwhile")
-    total = sum(view.record.skipped.values()) + view.count("skipped")
-    return f"{units.count(total)}   {', '.join(parts)}" if parts else "0"
-
-
-def _pace(view: JobView) -> str:
-    asked = "as fast as it goes" if view.rate is None else f"{view.rate:g}/s"
-    if view.job is None:
-        return asked
-    parts = [asked]
-    if (actual := view.job.actual_rate) is not None:
-        parts.append(f"{units.rate(actual)}/s actual")
-    if (eta := view.job.eta) is not None:
-        parts.append(f"{units.age(eta)} left")
-    return "   ".join(parts)
-
-
-def _when(view: JobView) -> str:
-    began, ended = _moment(view.started), _moment(view.ended)
-    told = _long(began) if began else "not yet"
-    if ended is not None and view.started and view.ended:
-        told += f"   ended {_long(ended)}   took {units.age(view.ended - view.started)}"
-    return told
 
 
 def bar(share: float, width: int) -> str:
@@ -379,7 +246,8 @@ def pace(rate: float | None) -> str:
     return "max" if rate is None else f"{rate:g}"
 
 
-def _share(view: JobView) -> float:
+def share_of(view: JobView) -> float:
+    """How much of a job has come to an end, 0 to 1."""
     return view.processed / view.record.planned if view.record.planned else 1.0
 
 
@@ -391,7 +259,8 @@ def _number(value: int, style: str) -> Cell:
     return Cell(_compact(value), style, value) if value else Cell("·", "dim", 0)
 
 
-def _moment(seconds: float | None) -> datetime | None:
+def moment_of(seconds: float | None) -> datetime | None:
+    """A moment in seconds since the epoch, on this machine's clock; None for none."""
     if not seconds:
         return None
     try:
@@ -406,11 +275,12 @@ def _short(moment: datetime | None, today: date) -> str:
     return f"{moment:%H:%M:%S}" if moment.date() == today else f"{moment:%y-%m-%d}"
 
 
-def _long(moment: datetime) -> str:
+def long_time(moment: datetime) -> str:
+    """Day and time."""
     return f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
 def clock(seconds: float | None) -> str:
     """Day and time of a moment, in seconds since the epoch, on this machine's clock."""
-    moment = _moment(seconds)
-    return _long(moment) if moment is not None else units.NOTHING
+    moment = moment_of(seconds)
+    return long_time(moment) if moment is not None else units.NOTHING

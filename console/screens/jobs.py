@@ -20,8 +20,9 @@ from console.operations.places import Stream
 from console.screens.audit import PlainFilterBar
 from console.screens.base import label
 from console.screens.job_book import JOBS, JobBook, Look, Wanted
+from console.screens.job_card import card_text
 from console.screens.job_items import ItemsScreen
-from console.screens.job_rows import COLUMNS, Entry, Facts, JobView, away_of, card_text, entry_of
+from console.screens.job_rows import COLUMNS, Entry, Facts, JobView, away_of, entry_of
 from console.screens.job_verbs import JobScreen
 from console.session import Runtime
 from console.text import units

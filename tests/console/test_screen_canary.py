@@ -81,6 +81,25 @@ async def test_a_canary_that_dies_is_told_and_the_rest_stays(server):
         await console.sees("replays 1")
 
 
+async def test_a_job_that_was_left_at_its_question_tells_its_canary_when_it_is_resumed(server):
+    async with connected(server.url, agents=["ceo"]) as fleet, desk(fleet) as console:
+        await forge_many(fleet, 6)
+        await console.press("3")
+        await console.sees("m-6")
+        async with running(fleet.inbox("ceo").consumer(), refuse):
+            await canary(console, *"1 30s")
+            job = await begun(console, "y")
+            await console.sees("1 died again")
+        job.leave()
+        await console.holds(lambda: job.state == "interrupted")
+        await console.press("6")
+        await console.sees("interrupted")
+        await console.press("P")
+        await console.sees("Its canary: 0 of 1 acknowledged, 1 died again", "Resume 5")
+        await console.press("escape")
+        assert len(console.runtime.jobs) == 1
+
+
 async def test_a_slip_in_the_question_is_asked_again(server):
     async with connected(server.url, agents=["ceo"]) as fleet, desk(fleet) as console:
         await forge_many(fleet, 2)

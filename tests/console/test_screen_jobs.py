@@ -23,8 +23,9 @@ from console.screens import job_book
 from console.screens.fleet import FleetScreen
 from console.screens.inspect import InspectPane
 from console.screens.job_book import ItemsLook, JobBook, Wanted, read_items
+from console.screens.job_card import card_text
 from console.screens.job_items import ItemsScreen, consequence
-from console.screens.job_rows import JobView, bar, card_text, entry_of, percent
+from console.screens.job_rows import JobView, bar, entry_of, percent
 from console.screens.job_verbs import STEPS, step
 from console.screens.jobs import JobsScreen
 from console.screens.messages import MessagesScreen
