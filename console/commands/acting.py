@@ -238,7 +238,8 @@ def _nothing_left(plan: Plan) -> int:
     from console.operations.errors import Refused
 
     if plan.refused:
-        tell(f"refused: a policy protects {many(plan.refused, plan.noun)} from being repeated, --force overrides it")
+        what = many(plan.refused, plan.noun)
+        tell(f"refused: a policy or the replay limit protects {what} from being repeated, --force overrides it")
         return Refused.exit_code
     return running.OK
 

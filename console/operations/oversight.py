@@ -16,6 +16,7 @@ from console.operations.errors import OperationError
 from console.operations.holding import Hold, Shared
 from console.operations.ledger import ItemState
 from console.operations.plan import SENDS
+from console.operations.progress import ASKS
 from console.operations.redeaths import Redeaths
 from patterns import PatternError
 from patterns.consumer import end
@@ -32,8 +33,6 @@ TRIES = 6
 FEWEST = 5
 """Deaths after replay from which on their share is told from chance."""
 TRIED: tuple[ItemState, ...] = ("done", "duplicate", "failed", "in doubt")
-WAITS = "canary waits for an answer"
-"""Phase of a job whose canary has been watched."""
 
 
 class Oversight:
@@ -174,7 +173,7 @@ class Oversight:
         if job.planned - job.processed and not outcome.passed and job.ask is None:
             job.stop(f"canary: {outcome.text}. What is left was not sent; resuming the job sends it all the same")
         elif job.planned - job.processed and job.ask is not None:
-            job.phase = WAITS
+            job.phase = ASKS
             # It is paused although another console keeps the record of it from being written.
             with contextlib.suppress(OperationError):
                 job.pause()

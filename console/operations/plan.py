@@ -87,7 +87,7 @@ class Plan:
     hold: bool = False
     """Whether they are."""
     refused: int = 0
-    """Skipped items that a policy protects."""
+    """Skipped items that a policy or the replay limit protects."""
     overridden: Mapping[str, int] = field(default_factory=dict)
     """Items that are only in it by force, for each thing that would have kept them out."""
     cautious: bool = False

@@ -171,6 +171,7 @@ class _ReplayPlanner:
         overridden = list[str]()
         if letter.replays >= limits.max_replays:
             if not force:
+                self._refused += 1
                 return f"replay limit: replayed {letter.replays} times, needs --force"
             overridden.append("replay limit")
         try:
@@ -210,7 +211,8 @@ class _ReplayPlanner:
         for what, count in self._overridden.items():
             yield f"{count} of them only by force: {what}"
         if self._worn:
-            yield f"{self._worn} of them were replayed {limits.warn_replays} times or more and died again"
+            verb = "was" if self._worn == 1 else "were"
+            yield f"{self._worn} of them {verb} replayed {limits.warn_replays} times or more, and died again"
         if self._cautious:
             shown = ", ".join(f"{count} for {whose}" for whose, count in self._cautious.most_common(3))
             more = f" and {len(self._cautious) - 3} more" if len(self._cautious) > 3 else ""

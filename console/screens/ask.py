@@ -21,13 +21,15 @@ class AskPane(ModalScreen[str | None]):
     Args:
         question: What is asked.
         proposal: What stands there to begin with; text of others is made safe.
+        hint: What may be typed, and what the keys do.
     """
 
     CSS_PATH = "../styles/ask.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "cancel", id="ask.cancel")]
 
-    def __init__(self, question: str, proposal: str = "") -> None:
+    def __init__(self, question: str, proposal: str = "", hint: str = "enter goes on, esc cancels") -> None:
         super().__init__()
+        self._hint = hint
         self._question = question
         self._proposal = clean(proposal, limit=256)
 
@@ -35,7 +37,7 @@ class AskPane(ModalScreen[str | None]):
         """One input in a box."""
         with Vertical(id="ask") as box:
             box.border_title = Text(self._question)
-            box.border_subtitle = "enter goes on, esc cancels"
+            box.border_subtitle = Text(self._hint)
             yield Input(self._proposal, id="ask-input")
 
     @on(Input.Submitted)

@@ -49,6 +49,8 @@ def label(card: Widget, title: str, subtitle: str = "") -> None:
 
 def job_progress(job: Job) -> str:
     """What a job does and how far it has come: `replay 412/1,000`."""
+    if job.asks:
+        return "canary? C"
     paused = " paused" if job.state == "paused" else ""
     return f"{clean(job.phase or job.action)} {units.count(job.processed)}/{units.count(job.planned)}{paused}"
 

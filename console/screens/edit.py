@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 from rich.text import Text
@@ -51,7 +51,20 @@ class EditingScreen(ModalScreen[Edit | None]):
 
     def __init__(self) -> None:
         super().__init__()
+        self.go: Callable[[Edit], None] | None = None
+        """Called with the edit instead of returning it: what was typed stays until `close`, whatever becomes of the plan."""
         self._due: Timer | None = None
+
+    def close(self) -> None:
+        """The edit is on its way: leave."""
+        self.dismiss(None)
+
+    def finished(self, edit: Edit) -> None:
+        """Hand the edit over."""
+        if self.go is not None:
+            self.go(edit)
+        else:
+            self.dismiss(edit)
 
     def tell(self, text: str, *, ok: bool = False, bad: bool = False) -> None:
         """Say how things stand."""
@@ -174,7 +187,7 @@ class EditScreen(EditingScreen):
         except EditError as error:
             self._show(error)
             return
-        self.dismiss(edit)
+        self.finished(edit)
 
     def action_editor(self) -> None:
         """Go on in the operator's own editor."""
@@ -294,18 +307,24 @@ class BulkEditPane(EditingScreen):
     async def _preview(self, text: str) -> None:
         preview = self.query_one("#bulk-preview", Static)
         if not text.strip():
-            preview.update("")
+            preview.update(await asyncio.to_thread(self._body))
             self.tell("say what to change, in all of them")
             return
         try:
             edit = parse_edit(text)
             lines = await asyncio.to_thread(lambda: diff(self._first, edit.apply(self._first)))
         except EditError as error:
-            preview.update("")
+            preview.update(await asyncio.to_thread(self._body))
             self.tell(str(error), bad=True)
             return
         preview.update(diff_text(lines, self.app.theme_variables))
         self.tell(edit.describe(), ok=True)
+
+    def _body(self) -> Text:
+        """The first of them as it is: what paths can point at."""
+        with contextlib.suppress(EditError):
+            return Text(Sheet.of(self._first, limit=SCREEN_LIMIT).body)
+        return Text("its body is no text that can be shown here")
 
     def action_finish(self) -> None:
         """Return the edit; what it does not fit, the plan leaves out, and says so."""
@@ -316,7 +335,7 @@ class BulkEditPane(EditingScreen):
             if error.line:
                 self.query_one("#bulk-changes", SafeArea).move_cursor((error.line - 1, 0))
             return
-        self.dismiss(edit)
+        self.finished(edit)
 
     def _text(self) -> str:
         return self.query_one("#bulk-changes", SafeArea).text

@@ -109,6 +109,7 @@ def _phase(view: JobView) -> str:
         return view.job.phase
     told = {
         "running": "one item after the other" if view.job is not None else "another agent-console works on it",
+        "canary?": "P or C says how it goes on after its canary",
         "paused": "P goes on" if view.job is not None else "paused in another agent-console",
         "stopping": "stops after the item in work",
         "interrupted": "P resumes it",

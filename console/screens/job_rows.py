@@ -38,6 +38,7 @@ COLUMNS: Final = (
 STATES: Final[Mapping[str, tuple[str, str]]] = {
     "running": ("▸", "accent"),
     "paused": ("○", "warn"),
+    "canary?": ("▲", "warn"),
     "stopping": ("▸", "warn"),
     "planned": ("○", "dim"),
     "completed": ("●", "good"),
@@ -46,7 +47,7 @@ STATES: Final[Mapping[str, tuple[str, str]]] = {
     "failed": ("✖", "bad"),
 }
 """Glyph and style; `stopping` is a job that was cancelled and has an item in work."""
-UNDER_WAY: Final = frozenset({"running", "paused", "stopping"})
+UNDER_WAY: Final = frozenset({"running", "paused", "stopping", "canary?"})
 _PARTS: Final = " ▏▎▍▌▋▊▉"
 
 
@@ -73,9 +74,11 @@ class JobView:
 
     @property
     def state(self) -> str:
-        """Its state, `stopping` between a cancellation and the end of the item in work."""
+        """Its state; `canary?` while it waits for an answer, `stopping` between a cancellation and the last item."""
         if self.job is None:
             return self.record.state
+        if self.job.asks:
+            return "canary?"
         return "stopping" if self.job.running and self.job.cancelled.is_set() else self.job.state
 
     @property

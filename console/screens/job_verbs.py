@@ -14,6 +14,7 @@ from console.operations import resuming
 from console.operations.job import Job
 from console.operations.ledger import JobLedger, JobRecord
 from console.operations.places import Stream, require_home
+from console.screens.canary_dialog import CanaryDialog, answer
 from console.screens.job_book import UNREADABLE
 from console.screens.job_rows import JobView, pace
 from console.screens.operate import OperatingScreen, tell, tell_canary
@@ -96,6 +97,8 @@ class JobScreen(OperatingScreen):
             )
         elif job.cancelled.is_set():
             self.say("it was cancelled, and stops after the item in work")
+        elif job.asks:
+            self.app.push_screen(CanaryDialog(job, prod=self.runtime.session.prod), lambda said: answer(job, said))
         else:
             self._turn(job.go_on if job.state == "paused" else job.pause)
 
@@ -171,8 +174,9 @@ class JobScreen(OperatingScreen):
             text += f"\n\nIts canary: {verdict}."
         if record.error:
             text += f"\n\nIt stopped: {record.error}."
+        typed = str(left) if session.prod else ""
         if not await app.push_screen_wait(
-            ConfirmDialog(f"resume job {record.id}", text, f"Resume {units.count(left)}")
+            ConfirmDialog(f"resume job {record.id}", text, f"Resume {units.count(left)}", typed=typed)
         ):
             return
         try:

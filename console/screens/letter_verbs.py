@@ -10,12 +10,11 @@ from textual.binding import Binding, BindingType
 
 from console.filters import parse_duration
 from console.operations.canary import Canary
-from console.operations.edits import EditError
+from console.operations.edits import Edit, EditError
 from console.operations.errors import UsageError
-from console.operations.job import Job
 from console.operations.selection import choose, freeze
 from console.screens.ask import AskPane
-from console.screens.canary_dialog import CanaryDialog, waits_for_answer
+from console.screens.canary_dialog import CanaryDialog, answer
 from console.screens.edit import BulkEditPane, EditScreen
 from console.screens.lineage import open_lineage
 from console.screens.operate import OperatingScreen
@@ -31,7 +30,7 @@ class LetterVerbs(OperatingScreen):
         Binding("E", "edit", "edit…", id="letters.edit"),
         Binding("C", "canary", "canary…", id="letters.canary"),
         Binding("D", "discard", "discard…", id="letters.discard"),
-        Binding("X", "purge", "purge matching…", id="letters.purge"),
+        Binding("X", "purge", "purge…", id="letters.purge"),
         Binding("M", "move", "move…", show=False, id="letters.move"),
         Binding("S", "rescue", "rescue stranded", show=False, id="letters.rescue"),
         Binding("U", "undo", "undo", show=False, id="letters.undo"),
@@ -84,18 +83,22 @@ class LetterVerbs(OperatingScreen):
 
     def action_canary(self) -> None:
         """Send a few of them first; or say how a job goes on whose canary has been watched."""
-        waiting = next((job for job in self.runtime.jobs if waits_for_answer(job)), None)
+        waiting = next((job for job in self.runtime.jobs if job.asks), None)
         letters, text, hidden = self.targets()
         if waiting is not None and self.runtime.guard.allowed:
-            self.app.push_screen(CanaryDialog(waiting), lambda said: self._answer(waiting, said))
+            dialog = CanaryDialog(waiting, prod=self.runtime.session.prod)
+            self.app.push_screen(dialog, lambda said: answer(waiting, said))
             return
         if not letters or not self.runtime.guard.allowed:
             self.replay_letters(letters, text)
             return
+        if not self.may_propose("canary", self.runtime.fleet.dead_letters.stream):
+            return
         settings = self.runtime.session.settings
 
         def ask(proposal: str, question: str = "canary: how many first, watched for how long?") -> None:
-            self.app.push_screen(AskPane(question, proposal), go)
+            hint = "how many, how long: 1 to 100, 1s to 1h   enter goes on, esc cancels"
+            self.app.push_screen(AskPane(question, proposal, hint), go)
 
         def go(said: str | None) -> None:
             if not said:
@@ -109,26 +112,22 @@ class LetterVerbs(OperatingScreen):
 
         ask(f"{min(settings.canary, len(letters))} {settings.canary_watch:g}s")
 
-    def _answer(self, job: Job, said: str | None) -> None:
-        if not waits_for_answer(job):
-            return
-        if said == "go":
-            job.go_on()
-        elif said == "stop":
-            job.cancel()
-
     def action_edit(self) -> None:
         """Change the body or the headers of one letter, or the same in all that are marked, and replay."""
         letters, text, hidden = self.targets()
         if not letters or not self.runtime.guard.allowed:
             self.replay_letters(letters, text)
             return
+        if not self.may_propose("edit", self.runtime.fleet.dead_letters.stream):
+            return
         self.run_worker(
             self._edit(letters, text, hidden), group="plan", exclusive=True, exit_on_error=False, description="edit"
         )
 
     async def _edit(self, letters: list[DeadLetter], text: str, hidden: int) -> None:
-        asked_on, fleet, first = self.app.screen, self.runtime.fleet, letters[0]
+        # The first in the order of the plan, so that what is seen here is what is seen there.
+        first = min(letters, key=lambda letter: letter.seq)
+        asked_on, fleet = self.app.screen, self.runtime.fleet
         try:
             stored = await fleet.jetstream.get(fleet.dead_letters.stream, first.seq)
             found = fleet.dead_letters.decode(stored) if stored is not None else None
@@ -147,9 +146,12 @@ class LetterVerbs(OperatingScreen):
         except EditError as error:
             self.app.notify(clean(str(error)), title="edit", severity="warning", markup=False)
             return
-        edit = await self.app.push_screen_wait(pane)
-        if edit is not None:
-            self.replay_letters(letters, text, hidden=hidden, edit=edit)
+
+        def go(edit: Edit) -> None:
+            self.replay_letters(letters, text, hidden=hidden, edit=edit, confirmed=pane.close)
+
+        pane.go = go
+        self.app.push_screen(pane)
 
     def action_discard(self) -> None:
         """Remove the marked letters, or what is under the cursor."""

@@ -141,7 +141,7 @@ class LettersScreen(LetterVerbs):
             table.keep_marks({str(letter.seq) for letter in book.all})
         self._paint_rows()
         shown, total = len(book.by_seq), max(store.total, len(book.all))
-        count = f"{shown} of {total}" if shown != total else f"{total}"
+        count = f"{units.count(shown)} of {units.count(total)}" if shown != total else units.count(total)
         suffix = f"  /{clean(self.expression, limit=40)}" if self.expression else ""
         self._title = f"dead letters  {count}{suffix}"
         self._paint_border()

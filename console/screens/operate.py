@@ -65,7 +65,14 @@ class OperatingScreen(ConsoleScreen):
         return super().check_action(action, parameters)
 
     def propose(
-        self, what: str, planner: Planner, *, stream: str, hidden: int = 0, again: Callable[[], None] | None = None
+        self,
+        what: str,
+        planner: Planner,
+        *,
+        stream: str,
+        hidden: int = 0,
+        again: Callable[[], None] | None = None,
+        confirmed: Callable[[], None] | None = None,
     ) -> None:
         """Plan something and ask; the planning runs in a worker, the screen stays live.
 
@@ -75,24 +82,38 @@ class OperatingScreen(ConsoleScreen):
             stream: The stream it takes messages from; empty if it takes none.
             hidden: How many of its items a filter or fold hides at the moment.
             again: Asks once more for what was typed and cannot be used.
+            confirmed: Called when the job has been begun.
         """
-        runtime = self.runtime
-        busy = runtime.working_on(stream) if stream else None
-        if not runtime.guard.allowed:
-            self.app.notify(clean(runtime.guard.reason), title=what, severity="warning", markup=False)
-        elif busy is not None:
-            text = f"job {busy.id} still works on {clean(stream)}: wait for its end, or see screen 6"
-            self.app.notify(text, title=what, severity="warning", markup=False)
-        elif not runtime.fleet.nc.is_connected:
-            self.app.notify("not connected: nothing can be planned now", title=what, severity="warning", markup=False)
-        else:
+        if self.may_propose(what, stream):
             self.run_worker(
-                plan_and_ask(self.app, runtime, what, planner, hidden, again),
+                plan_and_ask(self.app, self.runtime, what, planner, hidden, again, confirmed),
                 group="plan",
                 exclusive=True,
                 exit_on_error=False,
                 description=f"plan a {what}",
             )
+
+    def may_propose(self, what: str, stream: str) -> bool:
+        """Whether something can be planned now; says why not.
+
+        Args:
+            what: The verb, for the notice.
+            stream: The stream it takes messages from; empty if it takes none.
+        """
+        runtime = self.runtime
+        busy = runtime.working_on(stream) if stream else None
+        if not runtime.guard.allowed:
+            text = clean(runtime.guard.reason)
+        elif busy is not None and busy.asks:
+            text = f"job {busy.id} works on {clean(stream)} and waits for your answer to its canary: C"
+        elif busy is not None:
+            text = f"job {busy.id} still works on {clean(stream)}: wait for its end, or see screen 6"
+        elif not runtime.fleet.nc.is_connected:
+            text = "not connected: nothing can be planned now"
+        else:
+            return True
+        self.app.notify(text, title=what, severity="warning", markup=False)
+        return False
 
     # -- dead letters
 
@@ -106,6 +127,7 @@ class OperatingScreen(ConsoleScreen):
         edit: Edit | None = None,
         canary: Canary | None = None,
         again: Callable[[], None] | None = None,
+        confirmed: Callable[[], None] | None = None,
     ) -> None:
         """Plan a replay of exactly these letters, or their move to one subject, and ask.
 
@@ -117,6 +139,7 @@ class OperatingScreen(ConsoleScreen):
             edit: What is changed in each of them.
             canary: A few of them first.
             again: Asks once more if nothing can be sent there.
+            confirmed: Called when the job has been begun.
         """
         chosen, runtime = freeze(letters, text), self.runtime
         what = (
@@ -135,6 +158,7 @@ class OperatingScreen(ConsoleScreen):
             stream=runtime.fleet.dead_letters.stream,
             hidden=hidden,
             again=again,
+            confirmed=confirmed,
         )
 
     def discard_letters(self, choice: Choice, *, purge: bool = False, hidden: int = 0) -> None:
@@ -204,7 +228,13 @@ class OperatingScreen(ConsoleScreen):
 
 
 async def plan_and_ask(
-    app: App[Any], runtime: Runtime, what: str, planner: Planner, hidden: int, again: Callable[[], None] | None = None
+    app: App[Any],
+    runtime: Runtime,
+    what: str,
+    planner: Planner,
+    hidden: int,
+    again: Callable[[], None] | None = None,
+    confirmed: Callable[[], None] | None = None,
 ) -> None:
     """Plan, show the plan, and run it if it is confirmed."""
     asked_on = app.screen
@@ -225,14 +255,16 @@ async def plan_and_ask(
         # A dialog that opens late, over another screen, would take a key that was meant for that screen.
         app.notify("the plan is ready: ask once more", title=what, markup=False)
         return
-    confirmed = await app.push_screen_wait(PlanDialog(plan, hidden=hidden))
-    if confirmed is None:
+    said = await app.push_screen_wait(PlanDialog(plan, hidden=hidden))
+    if said is None:
         return
     try:
-        _, task = runtime.start(confirmed, ended=lambda job: tell(app, job), asked=lambda job: tell_canary(app, job))
+        _, task = runtime.start(said, ended=lambda job: tell(app, job), asked=lambda job: tell_canary(app, job))
     except OperationError as error:
         app.notify(clean(str(error)), title=what, severity="warning", markup=False)
         return
+    if confirmed is not None:
+        confirmed()
     # The job is the runtime's: it goes on, and is told of, if this worker is cancelled with its screen.
     await asyncio.shield(task)
 
@@ -249,7 +281,7 @@ def tell_canary(app: App[Any], job: Job) -> None:
     """Say that a job has watched its canary and waits."""
     outcome = job.canary
     if outcome is not None:
-        text = f"canary: {clean(outcome.text)}. C on screen 3 sends the rest or stops, as P and X on screen 6"
+        text = f"canary: {clean(outcome.text)}. C on screen 3, or P on screen 6, asks how it goes on"
         severity: Any = "information" if outcome.passed else "warning"
         app.notify(text, title=f"job {job.id}", severity=severity, markup=False, timeout=20)
 

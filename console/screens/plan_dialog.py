@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar
@@ -14,7 +14,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Button, Checkbox, Input, Static
+from textual.widgets import Button, Input, Static
 
 from console.operations.oversight import FEWEST
 from console.operations.plan import SAMPLE, Plan
@@ -22,6 +22,7 @@ from console.screens.base import clear_notices
 from console.screens.rows import sources_text
 from console.text import units
 from console.text.safe import clean
+from console.widgets.tick import Tick
 
 LABEL = 8
 BODY = 24
@@ -35,6 +36,10 @@ DAY = 43_200.0
 VERBS = {"edit": "Edit and replay"}
 HELD = ("pause", "resume")
 """What takes no messages: it has no count, no source and no plural."""
+
+
+def _whom(holds: Sequence[tuple[str, str]]) -> str:
+    return clean(holds[0][1], limit=40) if len(holds) == 1 else f"{len(holds)} consumers"
 
 
 class PlanDialog(ModalScreen[Plan | None]):
@@ -53,6 +58,7 @@ class PlanDialog(ModalScreen[Plan | None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "cancel", id="plan.cancel"),
         Binding("y", "confirm", "confirm", id="plan.confirm"),
+        Binding("enter", "enter", "confirm", show=False, id="plan.enter"),
         Binding("left,right", "switch", "switch", show=False, id="plan.switch"),
         Binding("up", "scroll_plan(-1)", "scroll up", show=False, id="plan.up"),
         Binding("down", "scroll_plan(1)", "scroll down", show=False, id="plan.down"),
@@ -76,7 +82,9 @@ class PlanDialog(ModalScreen[Plan | None]):
         plan = self.plan
         with Vertical(id="plan") as box:
             many = f"{units.count(plan.count)} {plan.noun}{'' if plan.count == 1 else 's'}"
-            box.border_title = Text(clean(f"{plan.action} {plan.noun if plan.action in HELD else many}", limit=76))
+            left_out = f", {units.count(len(plan.skipped))} skipped" if plan.skipped else ""
+            what = plan.noun if plan.action in HELD else f"{many}{left_out}"
+            box.border_title = Text(clean(f"{plan.action} {what}", limit=76))
             with VerticalScroll(id="plan-body", can_focus=False):
                 yield Static(self._text(), id="plan-text", markup=False)
             if plan.count and plan.typed:
@@ -84,7 +92,7 @@ class PlanDialog(ModalScreen[Plan | None]):
                 told = f"type {clean(plan.typed, limit=60)} to confirm"
                 yield Input(placeholder=told, id="plan-count", restrict=restrict, compact=True)
             if plan.offers_hold:
-                yield Checkbox(self._hold_label(), plan.hold, id="plan-hold", compact=True)
+                yield Tick(f"pause {_whom(plan.holds)} meanwhile (tab, space)", plan.hold, id="plan-hold")
             if plan.count and not plan.reason:
                 told = "why (required here, it is audited)" if plan.needs_reason else "why (audited; may stay empty)"
                 yield Input(placeholder=told, id="plan-reason", max_length=200, compact=True)
@@ -116,7 +124,7 @@ class PlanDialog(ModalScreen[Plan | None]):
         for box in self.query("#plan-reason").results(Input):
             box.display = self.plan.needs_reason or height >= ROOMY or bool(box.value) or box.has_focus
         gap = 0 if short else 1
-        boxes = sum(box.display for box in self.query("Input, Checkbox"))
+        boxes = sum(box.display for box in self.query("Input, Tick"))
         around = 2 + 2 * gap + (1 + gap) * (boxes + 1)
         room = (height if short else height * 92 // 100) - around
         self.query_one("#plan-body").styles.max_height = max(1, min(BODY, room))
@@ -134,11 +142,6 @@ class PlanDialog(ModalScreen[Plan | None]):
         if not plan.count or (plan.typed and self._value("count") != plan.typed):
             return False
         return not plan.needs_reason or bool(self._value("reason"))
-
-    def _hold_label(self) -> str:
-        holds = self.plan.holds
-        whom = clean(holds[0][1], limit=40) if len(holds) == 1 else f"{len(holds)} consumers"
-        return f"pause {whom} while it runs (tab, space); at its end, or 60s after a crash, they go on"
 
     def _hint(self) -> str:
         if not self.plan.count:
@@ -220,7 +223,11 @@ class PlanDialog(ModalScreen[Plan | None]):
     def _append_care(self, line: Callable[[str, str], None]) -> None:
         plan = self.plan
         if plan.canary is not None:
-            line("canary", f"{plan.canary.text}; then you are asked (C) before the rest is sent")
+            rest = "then you are asked (C) before the rest is sent"
+            all_of_it = "it is all there is, so nobody is asked"
+            line("canary", f"{plan.canary.text}; {rest if plan.count > plan.canary.count else all_of_it}")
+        if plan.offers_hold:
+            line("offers", f"a pause of {_whom(plan.holds)}: it goes on at the end, or within 60s after a crash")
         if plan.stop_ratio is not None and plan.stop_ratio < 1 and plan.count >= FEWEST:
             line("stops", f"by itself when more than {plan.stop_ratio:.0%} of what it sent died again")
         if plan.edit is not None:
@@ -258,8 +265,7 @@ class PlanDialog(ModalScreen[Plan | None]):
             self._tell(f"that is not {clean(plan.typed, limit=24)}")
             self.query_one("#plan-count").focus()
         elif not self._may_confirm():
-            if event.input.id == "plan-reason":
-                self._tell("a reason is required")
+            self._tell("a reason is required")
             self.query_one("#plan-reason").focus()
         elif plan.typed or plan.needs_reason:
             self.action_confirm()
@@ -282,8 +288,17 @@ class PlanDialog(ModalScreen[Plan | None]):
     def action_confirm(self) -> None:
         """Do it, if it may be confirmed."""
         if self._may_confirm():
-            hold = any(box.value for box in self.query(Checkbox)) if self.plan.offers_hold else self.plan.hold
+            hold = any(box.value for box in self.query(Tick)) if self.plan.offers_hold else self.plan.hold
             self.dismiss(replace(self.plan, reason=self._value("reason") or self.plan.reason, hold=hold))
+
+    def action_enter(self) -> None:
+        """Enter on the tick, where no box or button takes it: it ends the ticking, and confirms only what was typed."""
+        if not isinstance(self.focused, Tick):
+            return
+        if self.plan.typed and self._may_confirm():
+            self.action_confirm()
+        else:
+            self.query("Input").first(Input).focus()
 
     def action_switch(self) -> None:
         """Move between the buttons."""

@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Button, Static
+from textual.widgets import Button, Input, Static
 
 from console.screens.base import clear_notices, job_progress
 from console.session import Runtime
@@ -29,6 +29,7 @@ class ConfirmDialog(ModalScreen[bool]):
         title: What it is about.
         text: What will happen, in a sentence or two.
         verb: What the button that does it says.
+        typed: What has to be typed first; nothing if empty.
     """
 
     CSS_PATH = "../styles/confirm.tcss"
@@ -38,8 +39,9 @@ class ConfirmDialog(ModalScreen[bool]):
         Binding("left,right", "switch", "switch", show=False, id="confirm.switch"),
     ]
 
-    def __init__(self, title: str, text: str, verb: str) -> None:
+    def __init__(self, title: str, text: str, verb: str, *, typed: str = "") -> None:
         super().__init__()
+        self._typed = typed
         self._title = clean(title, limit=70)
         self._words = clean(text, multiline=True)
         self._verb = clean(verb, limit=24)
@@ -49,10 +51,13 @@ class ConfirmDialog(ModalScreen[bool]):
         with Vertical(id="confirm") as box:
             box.border_title = Text(self._title)
             yield Static(self.text(), id="confirm-text", markup=False)
+            if self._typed:
+                yield Input(placeholder=f"type {self._typed} to confirm", id="confirm-typed", compact=True)
             with Horizontal(id="confirm-buttons"):
-                yield Static("y confirms, esc cancels", id="confirm-hint", markup=False)
+                hint = f"type {self._typed}, then enter" if self._typed else "y confirms, esc cancels"
+                yield Static(hint, id="confirm-hint", markup=False)
                 yield Button("Cancel", id="confirm-no", compact=True)
-                yield Button(self._verb, id="confirm-yes", variant="primary", compact=True)
+                yield Button(self._verb, id="confirm-yes", variant="primary", compact=True, disabled=bool(self._typed))
 
     def text(self) -> Text:
         """What will happen."""
@@ -61,7 +66,19 @@ class ConfirmDialog(ModalScreen[bool]):
     def on_mount(self) -> None:
         """The safe choice has the focus, and no notice covers it."""
         clear_notices(self.app)
-        self.query_one("#confirm-no").focus()
+        self.query_one("#confirm-typed" if self._typed else "#confirm-no").focus()
+
+    def _may_confirm(self) -> bool:
+        return not self._typed or self.query_one("#confirm-typed", Input).value == self._typed
+
+    @on(Input.Changed)
+    def _typing(self) -> None:
+        self.query_one("#confirm-yes", Button).disabled = not self._may_confirm()
+
+    @on(Input.Submitted)
+    def _entered(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.action_confirm()
 
     @on(Button.Pressed)
     def _pressed(self, event: Button.Pressed) -> None:
@@ -73,8 +90,9 @@ class ConfirmDialog(ModalScreen[bool]):
         self.dismiss(False)
 
     def action_confirm(self) -> None:
-        """Do it."""
-        self.dismiss(True)
+        """Do it, if what has to be typed was typed."""
+        if self._may_confirm():
+            self.dismiss(True)
 
     def action_switch(self) -> None:
         """Move between the buttons."""

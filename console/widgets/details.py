@@ -47,7 +47,7 @@ def letter_text(letter: DeadLetter, now: datetime, colours: Mapping[str, str], *
     text.append("\n")
     rows = [
         ("from", f"{safe.subject or 'unknown'}  #{letter.origin_seq}"),
-        ("died in", f"{clean(letter.source)}  ({safe.stream})"),
+        ("died in", f"{clean(letter.source)}{f'  ({safe.stream})' if safe.stream else ''}"),
         (
             "sent by",
             f"{clean(letter.message.source)}{'  ' + units.clock(letter.message.time) if letter.message.time else ''}",

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 
-from textual.widgets import Checkbox, TextArea
+import pytest
+from textual.widgets import TextArea
 
+from console.operations.canary import Canary
+from console.operations.selection import choose
 from console.screens.canary_dialog import CanaryDialog
 from console.screens.edit import BulkEditPane, EditScreen
 from console.screens.plan_dialog import PlanDialog
-from console.settings import ReplayPolicy, Settings, TargetSettings, TypeSettings
+from console.settings import ContextSettings, ReplayPolicy, Settings, TargetSettings, TypeSettings
+from console.widgets.tick import Tick
 from patterns import Reject
 from tests.support.fleets import connected, running
 from tests.support.letters import forge, forge_many
+from tests.support.plans import plan_replay
 from tests.support.screens import desk
 from tests.support.waiting import until
 
@@ -100,6 +105,87 @@ async def test_a_job_that_was_left_at_its_question_tells_its_canary_when_it_is_r
         assert len(console.runtime.jobs) == 1
 
 
+async def test_screen_6_asks_too_and_production_wants_the_count(server):
+    settings = Settings(refresh=0.2, contexts={"live": ContextSettings(prod=True)})
+    async with (
+        connected(server.url, agents=["ceo"]) as fleet,
+        desk(fleet, settings=settings, name="live", size=(80, 24)) as console,
+    ):
+        await forge_many(fleet, 6)
+        await console.press("3")
+        await console.sees("m-6")
+        async with running(fleet.inbox("ceo").consumer(), accept):
+            await canary(console, *"2 30s")
+            await console.sees("type 6 to confirm")
+            job = await begun(console, *"6", "tab", *"why", "enter")
+            await console.sees("canary? C")
+            await console.press("R")
+            await console.holds(lambda: [n for n in console.app._notifications if "your answer to its" in n.message])
+            await console.press("6")
+            await console.sees("canary?", job.id)
+            await console.press("P")
+            shown = await console.sees(
+                "2 of 2 acknowledged", "4 are left", "X stops for good, esc decides later", "Send 4"
+            )
+            assert "type 4 and enter" in shown
+            await console.press("y")
+            await console.holds(lambda: isinstance(console.app.screen, CanaryDialog))
+            assert job.state == "paused"
+            await console.press(*"3", "enter")
+            assert job.state == "paused"
+            await console.press("backspace", *"4", "enter")
+            await console.holds(lambda: job.state == "completed")
+        assert job.outcomes == {"done": 6}
+
+
+@pytest.mark.parametrize("size", [(120, 40), (80, 24), (60, 16)])
+async def test_the_question_fits(server, size):
+    async with connected(server.url, agents=["ceo"]) as fleet, desk(fleet, size=size) as console:
+        await forge_many(fleet, 3)
+        job = await canary_at_its_question(console, fleet)
+        console.app.push_screen(CanaryDialog(job, prod=True))
+        await console.sees("1 of 1 acknowledged", "2 are left", "type 2 and enter sends the rest")
+        screen, box = console.app.screen.region, console.app.screen.query_one("#confirm").region
+        assert screen.contains_region(box)
+        assert abs((screen.width - box.width) // 2 - box.x) <= 1, "in the middle"
+        for widget in console.app.screen.query("Button, Input"):
+            assert box.contains_region(widget.region), widget.id
+        job.cancel()
+        await console.holds(lambda: not job.running)
+
+
+async def canary_at_its_question(console, fleet):
+    """A job whose canary of one was acknowledged."""
+    async with running(fleet.inbox("ceo").consumer(), accept):
+        plan = await plan_replay(fleet, choose("dead letters", everything=True), canary=Canary(1, 30.0))
+        job, _ = console.runtime.start(plan, asked=lambda _: None)
+        await console.holds(lambda: job.asks)
+    return job
+
+
+async def test_what_was_typed_stays_until_it_is_sent(server):
+    async with connected(server.url, agents=["ceo"]) as fleet, desk(fleet) as console:
+        for number in (1, 2):
+            await forge(fleet, f"inbox.ceo.{number}-{number}", body=b'{"model":"small"}', Message_Id=f"m-{number}")
+        await console.press("3")
+        await console.sees("m-2")
+        await console.press("ctrl+a", "E")
+        await console.holds(lambda: isinstance(console.app.screen, BulkEditPane))
+        await console.sees("the first of them, 1", '"model": "small"')
+        console.app.screen.query(TextArea).first().text = "remove $.nothing"
+        await console.press("ctrl+s")
+        await console.sees("nothing to do")
+        await console.press("escape")
+        await console.holds(lambda: isinstance(console.app.screen, BulkEditPane))
+        assert console.app.screen.query(TextArea).first().text == "remove $.nothing"
+        console.app.screen.query(TextArea).first().text = 'set $.model = "large"'
+        await console.press("ctrl+s")
+        await console.sees("edit 2 dead letters")
+        job = await begun(console, "y")
+        await console.holds(lambda: job.state == "completed" and not isinstance(console.app.screen, BulkEditPane))
+        assert [message.data for message in await fleet.inbox("ceo").peek()] == [{"model": "large"}] * 2
+
+
 async def test_a_slip_in_the_question_is_asked_again(server):
     async with connected(server.url, agents=["ceo"]) as fleet, desk(fleet) as console:
         await forge_many(fleet, 2)
@@ -161,10 +247,10 @@ async def test_a_large_replay_offers_to_pause_its_consumers(server):
         await console.press("3")
         await console.sees("dead letters  101")
         await console.press("ctrl+a", "R")
-        await console.sees("pause ceo-processor while it runs")
-        await console.press("tab", "space")
-        assert console.app.screen.query_one(Checkbox).value
-        await console.press("shift+tab", *"101")
+        await console.sees("[ ] pause ceo-processor meanwhile", "a pause of ceo-processor")
+        await console.press(*"101", "tab", "space")
+        await console.sees("[x] pause ceo-processor meanwhile")
+        assert console.app.screen.query_one(Tick).value
         job = await begun(console, "enter")
         info = await until(lambda: _paused(fleet))
         assert info["paused"]

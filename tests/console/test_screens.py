@@ -345,7 +345,7 @@ class TestFurniture:
     async def test_help_lists_the_keys_of_the_screen_it_was_opened_on(self, server):
         async with connected(server.url, agents=["ceo"]) as fleet, desk(fleet) as console:
             await console.press("3", "question_mark")
-            await console.sees("replay…", "discard…", "purge matching…", "undo", "this screen")
+            await console.sees("replay…", "discard…", "purge…", "undo", "this screen")
             await console.press("end")
             await console.sees("everywhere", "quit")
             await console.press("escape", "4", "question_mark")
