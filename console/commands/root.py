@@ -164,7 +164,8 @@ def explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, OperationError):
         return error.exit_code, str(error)
     if isinstance(error, typer.TyperException):
-        return error.exit_code, error.format_message()
+        # The words of the library that checks a choice are none of the operator's business.
+        return error.exit_code, error.format_message().replace("Value error, ", "")
     if isinstance(error, typer.Abort):
         return FAILED, "aborted"
     # Late: a wrong option is told without loading the NATS client.

@@ -164,17 +164,22 @@ async def _note(options: GlobalOptions, seq: int | None, cause: str | None, text
         else:
             keys = (about_cause(await _known_cause(fleet, cause or "", any_full=text in (None, ""))),)
         with contextlib.closing(acting.opened_ledger()) as ledger:
+            known = await asyncio.to_thread(ledger.notes, await letters_identity(fleet))
+            if text == "" and keys[0] not in known:
+                raise OperationError("there is no note on it to remove")
             if text is not None:
                 written = await audit.opened(fleet, context=place.target.name, mode="cli")
                 await write_note(fleet, ledger, keys[0], text, audit=written)
             found = await asyncio.to_thread(ledger.notes, await letters_identity(fleet))
     notes = [found[key] for key in keys if key in found]
+    if text == "":
+        tell("the note was removed")
     if as_json:
         out.json([_note_shape(each, seq) for each in notes])
     elif notes:
         out.show(report.notes(notes))
-    else:
-        tell("nothing is noted about it" if text is None else "the note was removed")
+    elif text is None:
+        tell("nothing is noted about it")
     return running.OK
 
 

@@ -304,6 +304,8 @@ def _became(job: Job) -> str:
         first = job.troubles[0] if job.troubles else None
         why = job.error or (f"{first.outcome}, {first.detail}" if first is not None else job.state)
         parts.append(f"{units.count(trouble)} not: {clean(why)}")
+    if job.state in ("failed", "interrupted") and job.planned > job.processed and job.recorded:
+        parts.append("screen 6, P goes on")
     if job.spill is not None and job.guard.allowed:
         parts.append("U puts them back")
     return ", ".join(parts)
