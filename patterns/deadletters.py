@@ -137,7 +137,7 @@ class DeadLetters:
         stored_ns: int | None = None,
         before_publish: Callable[[], Awaitable[None]] | None = None,
         insist: bool = True,
-        read: StoredMessage | None = None,
+        read: tuple[StoredMessage, DeadLetter] | None = None,
     ) -> Receipt:
         """Send a letter back to where it came from, and delete it here once that is confirmed.
 
@@ -158,7 +158,7 @@ class DeadLetters:
             before_publish: Awaited once when everything is read and repaired; nothing comes between its return and the
                 publish, so whoever replays many at a time can keep their order.
             insist: As for `JetStream.publish`; False where consumers keep no receipts, and would handle a second copy.
-            read: The letter as whoever replays many has just read it; it is not read again then.
+            read: The letter, as it is stored and decoded, if whoever replays many has just read it; it is not read again.
 
         Returns:
             The receipt of the publish; `duplicate` means an earlier, interrupted replay of this letter had got that far.
@@ -200,7 +200,7 @@ class DeadLetters:
         by: str,
         entry: str | None = None,
         stored_ns: int | None = None,
-        read: StoredMessage | None = None,
+        read: tuple[StoredMessage, DeadLetter] | None = None,
     ) -> None:
         """Delete a letter for good.
 
@@ -273,11 +273,16 @@ class DeadLetters:
         seq: int,
         entry: str | None = None,
         stored_ns: int | None = None,
-        read: StoredMessage | None = None,
+        read: tuple[StoredMessage, DeadLetter] | None = None,
     ) -> tuple[StoredMessage, DeadLetter]:
         """The letter of this sequence, if it is the one that is meant."""
-        stored = read if read is not None else await self._js.get(self.stream, seq)
-        letter = self.decode(stored) if stored is not None else None
+        stored: StoredMessage | None
+        letter: DeadLetter | None
+        if read is not None:
+            stored, letter = read
+        else:
+            stored = await self._js.get(self.stream, seq)
+            letter = self.decode(stored) if stored is not None else None
         if stored is None or letter is None:
             raise UnknownDeadLetter(f"no dead letter {seq}: replayed, discarded, expired, or never there")
         if (entry is not None and letter.entry != entry) or (stored_ns is not None and stored.stored_ns != stored_ns):

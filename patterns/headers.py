@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d\d:\d\d)")
+_PLAIN = re.compile(r"[!#$&-~]*")
 _UNENCODED = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) not in '%"')
 
 
@@ -18,6 +19,9 @@ def encodable(text: str) -> str:
 
 def escape(value: str) -> str:
     """Percent-encode a header value."""
+    # Most need nothing, and `quote` takes ten times as long to say so.
+    if _PLAIN.fullmatch(value):
+        return value
     return urllib.parse.quote(value, safe=_UNENCODED, errors="surrogatepass")
 
 

@@ -27,6 +27,8 @@ DEATHS_KEPT = 20
 _NAME = re.compile(DEATH + r"([1-9][0-9]{0,17})")
 _SAFE = ":@/,"
 """What a header may hold and a query string, too, so that times and places stay readable."""
+_PLAIN = re.compile(r"[A-Za-z0-9_.~:@/,-]*")
+"""What needs no encoding, most fields of most deaths."""
 _CUT = urllib.parse.quote("…")
 _LIMITS: Final = {"reason": 40, "job": 64, "by": 96, "agent": 96, "type": 96}
 """Characters of these fields, encoded; the error gets what is left."""
@@ -73,7 +75,7 @@ class Death:
 
 def is_death(name: str) -> bool:
     """Whether a header tells of an earlier death."""
-    return _NAME.fullmatch(name) is not None
+    return name.startswith(DEATH) and _NAME.fullmatch(name) is not None
 
 
 def read_deaths(headers: Mapping[str, str], before: int) -> tuple[Death, ...]:
@@ -102,6 +104,8 @@ def lighten(headers: Mapping[str, str], room: int) -> dict[str, str]:
     A body is worth more than its story: what cannot be stored whole cannot be replayed. As they are if that does not help.
     """
     over, left = header_size(headers) - room, dict(headers)
+    if over <= 0:
+        return left
     numbers = sorted(_deaths(headers))
     for n in numbers[1:] + numbers[:1]:
         if over <= 0:
@@ -112,7 +116,11 @@ def lighten(headers: Mapping[str, str], room: int) -> dict[str, str]:
 
 
 def _deaths(headers: Mapping[str, str]) -> dict[int, str]:
-    return {int(match[1]): text for name, text in headers.items() if (match := _NAME.fullmatch(name))}
+    return {
+        int(match[1]): text
+        for name, text in headers.items()
+        if name.startswith(DEATH) and (match := _NAME.fullmatch(name))
+    }
 
 
 def _write(death: Death) -> str:
@@ -173,7 +181,7 @@ def _time(text: str) -> datetime | None:
 
 def _fitting(text: str, room: int) -> str:
     """`text` encoded, cut to `room` characters; nothing where there is no room for a part of it."""
-    encoded = urllib.parse.quote_plus(text, safe=_SAFE, errors="replace")
+    encoded = text if _PLAIN.fullmatch(text) else urllib.parse.quote_plus(text, safe=_SAFE, errors="replace")
     if len(encoded) <= room:
         return encoded
     if room <= len(_CUT):

@@ -123,7 +123,7 @@ class Replay(Act):
             before_publish=begin,
             # Where a second copy would be handled, nothing is sent twice across a restart that may have forgotten it.
             insist=await self._destinations.guarded(item.destination),
-            read=read,
+            read=(read, letter),
         )
         where = f"{receipt.stream} {receipt.seq}"
         sent = f"{where} {entry}:r{letter.replays + 1}"
@@ -201,10 +201,10 @@ class Discard(Act):
         dead = self.fleet.dead_letters
         read = await self.fleet.jetstream.get(dead.stream, item.seq)
         letter = dead.decode(read) if read is not None and read.stored_ns == item.stored_ns else None
-        if letter is None:
+        if read is None or letter is None:
             return ItemResult(item.seq, "skipped", GONE)
         await sending(letter.entry)
-        await dead.discard(item.seq, by=self.record.actor, read=read)
+        await dead.discard(item.seq, by=self.record.actor, read=(read, letter))
         return ItemResult(item.seq, "done", "removed")
 
     async def verdict(self, begun: LedgerItem) -> Verdict:
