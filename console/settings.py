@@ -71,6 +71,8 @@ class Rule:
     policy: ReplayPolicy = ReplayPolicy.SAFE
     reason: str = ""
     """Why, as the settings say; empty if they do not."""
+    of: str = ""
+    """Whose it is, `<kind>.<name>`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -208,7 +208,12 @@ class Burials:
 
     async def delivered(self, entry: Entry, generation: int) -> bool:
         """Whether a replay of this letter has reached its consumer already."""
-        return await self.receipts.get(self._names.replay_key(entry, generation)) is not None
+        return await self.delivery(entry, generation) is not None
+
+    async def delivery(self, entry: Entry, generation: int) -> str | None:
+        """Which message of a replay has reached its consumer first, `<stream>:<sequence>`; None if none has."""
+        value = await self.receipts.get(self._names.replay_key(entry, generation))
+        return value.decode("utf-8", "replace") if value is not None else None
 
     def _receipt_of(self, headers: Mapping[str, str]) -> str | None:
         """Key of the receipt that the first delivery of this message leaves; None for one that needs none."""

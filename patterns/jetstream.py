@@ -197,6 +197,10 @@ class JetStream:
         """One message by sequence, from the stream's leader; None if it is not there."""
         return await self._get(stream, {"seq": seq})
 
+    async def following(self, stream: str, seq: int, subject: str) -> StoredMessage | None:
+        """The first message on `subject` from a sequence on, from the stream's leader; None if there is none."""
+        return await self._get(stream, {"seq": seq, "next_by_subj": subject})
+
     async def last(self, stream: str, subject: str) -> StoredMessage | None:
         """The newest message on `subject`, from the stream's leader; None if there is none."""
         return await self._get(stream, {"last_by_subj": subject})

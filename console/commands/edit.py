@@ -105,7 +105,7 @@ def edit_letters(
     )  # fmt: skip
     choice = _choose(seqs, expression, everything=everything)
     given = bool(sets or removals or headers or drops or body is not None)
-    _require_sense(seqs, given=given, body=body, editor=editor)
+    _require_sense(seqs, given=given, body=body, editor=editor, asks=not (yes or dry_run), as_json=json)
     edit = None if editor else _read(sets or [], removals or [], headers or [], drops or [], body)
 
     async def work(interrupt: Interrupt) -> int:
@@ -113,7 +113,8 @@ def edit_letters(
 
         chosen, made = choice, edit
         if made is None:
-            acting.require_allowed(opening.find(options), asked, "dlq edit")
+            meant = asked if asked.dry_run else dataclasses.replace(asked, yes=True)
+            acting.require_allowed(opening.find(options), meant, "dlq edit")
             stored, made = await _in_editor(options, next(iter(choice.seqs)), interrupt)
             if made is None:
                 return running.OK
@@ -152,13 +153,17 @@ def _choose(seqs: list[int] | None, expression: str | None, *, everything: bool)
     return choose("dead letters", seqs=tuple(seqs or ()), expression=expression, everything=everything)
 
 
-def _require_sense(seqs: list[int] | None, *, given: bool, body: str | None, editor: bool) -> None:
+def _require_sense(
+    seqs: list[int] | None, *, given: bool, body: str | None, editor: bool, asks: bool, as_json: bool
+) -> None:
     if not given and not editor:
         raise UsageError("say what to change: --set, --remove, --header, --drop-header, --body or --editor")
     if given and editor:
         raise UsageError("--editor takes no other change with it: make them all in the editor")
     if (body is not None or editor) and len(set(seqs or ())) != 1:
         raise UsageError(f"{'--editor' if editor else '--body'} is for one letter: give exactly one SEQ")
+    if editor and asks and as_json:
+        raise UsageError("--editor asks a person: leave --json out, or add --yes or --dry-run")
     if editor and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("--editor needs a terminal: use --set, --remove, --header, --drop-header or --body instead")
 

@@ -69,6 +69,9 @@ class Act(abc.ABC):
             Unavailable: Not confirmed; `verdict` finds out.
         """
 
+    def begun_before(self, item: Item) -> None:  # noqa: B027 - most steps may just be repeated
+        """An item was begun once, and the operator says that it is to be done again."""
+
     async def verdict(self, begun: LedgerItem) -> Verdict:
         """What became of an item that was begun; most steps may just be repeated."""
         return "again"
@@ -132,6 +135,10 @@ class Replay(Act):
                 item.seq, "duplicate", f"was replayed before to {where}; only the letter was removed", sent
             )
         return ItemResult(item.seq, "done", f"to {clean(item.destination)}, {where}", sent)
+
+    def begun_before(self, item: Item) -> None:
+        """It may have been sent: an edit that is a duplicate is then its own."""
+        self._begun.add(item.seq)
 
     async def verdict(self, begun: LedgerItem) -> Verdict:
         """Gone, its receipt tells how; else it may be repeated where a second copy would be dropped."""

@@ -12,6 +12,7 @@ import nats.errors
 from console.operations.errors import UsageError
 from console.operations.ledger import LedgerItem
 from console.operations.redeaths import Redeaths
+from console.operations.rights import takes
 from console.text import units
 from console.text.safe import clean
 from patterns import Fleet, PatternError
@@ -104,7 +105,7 @@ class Watch:
 
     A message that has left its queue, or that its subscription has passed, was acknowledged if there is proof that somebody
     got it, and no letter tells of its death: the letter is stored before its message goes. Consumers of the library leave a
-    receipt of it; of others only the count of deliveries is known, and that a purge does not move.
+    receipt of it; of others only the count of deliveries is known, which a purge does not move.
 
     Args:
         fleet: The connection.
@@ -122,26 +123,35 @@ class Watch:
         """What has become of them so far."""
 
     async def prepare(self, destinations: Collection[str]) -> None:
-        """Look at the queues before the first of them is sent; what cannot be read proves nothing later."""
+        """Look at the queues before anything is sent there; what cannot be read proves nothing later."""
         js = self._fleet.jetstream
-        with contextlib.suppress(PatternError, nats.errors.Error):
-            for destination in destinations:
-                for stream in await js.stream_names(destination):
-                    if stream not in self._places:
-                        self._places[stream] = await self._place(stream)
+        for destination in destinations:
+            if destination in self._places:
+                continue
+            with contextlib.suppress(PatternError, nats.errors.Error):
+                streams = await js.stream_names(destination)
+                if len(streams) == 1:
+                    self._places[destination] = await self._place(streams[0], destination)
 
-    async def _place(self, stream: str) -> _Place:
+    async def _place(self, stream: str, destination: str) -> _Place:
         js = self._fleet.jetstream
         info = await js.stream_info(stream)
         return _Place(
+            stream=stream,
             created=str(info["created"]) if info is not None else "",
             keeps=info is not None and info["config"].get("retention", "limits") == "limits",
             receipts=await self._fleet.dead_letters.guarded(stream),
-            deliveries=sum(int(each["delivered"]["consumer_seq"]) for each in await js.consumers(stream)),
+            deliveries=await self._deliveries(stream, destination),
         )
+
+    async def _deliveries(self, stream: str, destination: str) -> int:
+        """Deliveries made so far by the consumers that take a subject."""
+        consumers = await self._fleet.jetstream.consumers(stream)
+        return sum(int(each["delivered"]["consumer_seq"]) for each in consumers if takes(each["config"], destination))
 
     def follow(self, items: Sequence[LedgerItem]) -> None:
         """What was sent, and what was not."""
+        # A duplicate was sent by an earlier attempt, which may have ended in any way: it proves nothing.
         self._items = [entry for entry in items if entry.state in ("done", "duplicate")]
         self._failed = sum(entry.state in ("failed", "in doubt") for entry in items)
         self.outcome = Outcome(len(self._items), 0, 0, self._failed)
@@ -154,7 +164,8 @@ class Watch:
         """
         for entry in self._items:
             # Where it went nobody saw if a kill came between: then nothing proves that it was handled.
-            if entry.n not in self._handled and entry.sent and await self._is_handled(entry):
+            known = entry.state == "done" and bool(entry.sent)
+            if entry.n not in self._handled and known and await self._is_handled(entry):
                 self._handled.add(entry.n)
         # Only now: whoever has been handled without a letter by this time was acknowledged.
         await self._redeaths.look()
@@ -171,8 +182,8 @@ class Watch:
         """Whether its consumer has got it and done with it."""
         js = self._fleet.jetstream
         stream, number, message_id = entry.sent.split(" ", 2)
-        place = self._places.get(stream)
-        if place is None:
+        place = self._places.get(entry.item.destination)
+        if place is None or place.stream != stream:
             return False
         info = await js.stream_info(stream)
         if info is None or str(info["created"]) != place.created:
@@ -185,18 +196,23 @@ class Watch:
             return False
         if place.receipts:
             death, _, generation = message_id.rpartition(":r")
-            return await self._fleet.burials.delivered(Entry.parse(death), int(generation))
-        return sum(int(each["delivered"]["consumer_seq"]) for each in await js.consumers(stream)) > place.deliveries
+            return await self._fleet.burials.delivery(Entry.parse(death), int(generation)) == f"{stream}:{number}"
+        # As many deliveries as letters that are gone: of other messages there may have been some among them.
+        claimed = sum(
+            each.n in self._handled for each in self._items if each.item.destination == entry.item.destination
+        )
+        return await self._deliveries(stream, entry.item.destination) - place.deliveries > claimed
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """One stream before the canary."""
+    """Where letters go, as it was before the canary."""
 
+    stream: str
     created: str
     keeps: bool
     """Whether messages stay when they were acknowledged."""
     receipts: bool
     """Whether its consumers leave receipts."""
     deliveries: int
-    """Made until then, by all its consumers."""
+    """Made until then, by the consumers that take the subject."""

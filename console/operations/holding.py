@@ -18,7 +18,7 @@ import nats.errors
 from console.operations.errors import OperationError, Refused
 from console.operations.items import Items
 from console.operations.places import Destinations
-from console.operations.rights import matches, rights_of
+from console.operations.rights import rights_of, takes
 from console.text.safe import clean
 from patterns import Fleet, PatternError
 from patterns.headers import format_time, parse_time, parse_time_ns
@@ -66,8 +66,7 @@ async def receivers(fleet: Fleet, items: Items, destinations: Destinations) -> t
             known[stream] = await fleet.jetstream.consumers(stream)
         for consumer in known[stream]:
             config = consumer["config"]
-            filters = config.get("filter_subjects") or [config.get("filter_subject") or ">"]
-            if config.get("durable_name") and any(matches(pattern, destination) for pattern in filters):
+            if config.get("durable_name") and takes(config, destination):
                 found[stream, str(config["durable_name"])] = None
     return tuple(found)
 
@@ -162,10 +161,14 @@ class Hold:
         for stream, durable in self._consumers:
             try:
                 info = await self._fleet.jetstream.consumer_info(stream, durable)
-                if info is not None and self._is_ours(info, stream, durable):
-                    if (await self._shared(f"{stream} {durable}")).wanted:
-                        continue
-                    await self._fleet.jetstream.pause(stream, durable, 0)
+                shared = await self._shared(f"{stream} {durable}")
+                if info is not None and info.get("paused"):
+                    there = str(info["config"].get("pause_until") or "")
+                    left_to_us = any(_same(until, there) for until in shared.until)
+                    if self._is_ours(info, stream, durable) or left_to_us:
+                        if shared.wanted:
+                            continue
+                        await self._fleet.jetstream.pause(stream, durable, 0)
                 self.held.pop(f"{stream} {durable}", None)
             except (PatternError, nats.errors.Error) as error:
                 log.warning("%s on %s is not resumed, its pause ends within %d s: %s", durable, stream, LEASE, error)

@@ -157,8 +157,9 @@ class Job(Journal):
     def go_on(self) -> None:
         """End a pause."""
         if self.state == "paused":
-            self._change("running")
+            # Whatever the ledger says: it goes on.
             self.going.set()
+            self._change("running")
 
     def set_rate(self, rate: float | None) -> None:
         """Change the pace from now on.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from array import array
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -33,6 +34,8 @@ class Journal(Progress):
         super().__init__(record)
         self.ledger = ledger if ledger is not None else JobLedger()
         self.audit = audit
+        self.sent_now = array("Q")
+        """Sequences of the items that were done in this run."""
         self._unsettled: list[tuple[int, ItemResult]] = []
         self._writing_spec = threading.Lock()
 
@@ -53,6 +56,8 @@ class Journal(Progress):
     def note(self, n: int, result: ItemResult) -> None:
         """An item has come to an end."""
         self.finished(result)
+        if result.outcome == "done":
+            self.sent_now.append(result.seq)
         self._unsettled.append((n, result))
         if self.audit is not None and result.outcome in ("failed", "in doubt"):
             self.audit.note("item", self.action, self.id, seq=result.seq, result=result.outcome, error=result.detail)

@@ -294,14 +294,6 @@ class JobLedger:
         with self._using():
             self._db.execute("UPDATE items SET state='waiting', detail='' WHERE job=? AND n=?", (job, n))
 
-    def done_up_to(self, job: str, seq: int) -> int:
-        """Items of a job that are done, up to a sequence."""
-        with self._using():
-            (count,) = self._db.execute(
-                "SELECT COUNT(*) FROM items WHERE job=? AND state IN ('done','duplicate') AND seq<=?", (job, seq)
-            ).fetchone()
-        return int(count)
-
     # -- notes
 
     def notes(self, stream: str) -> dict[str, Note]:

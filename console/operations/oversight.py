@@ -52,9 +52,6 @@ class Oversight:
                 job.fleet, consumers, known=spec.get("held"), remember=self._remember_held, shared=self._shared
             )
         self._redeaths = Redeaths(job.fleet, job.id, after=spec.get("dlq_after")) if job.action in SENDS else None
-        self._before: frozenset[str] = frozenset()
-        """Letters that had died again when this run began: whoever goes on has seen them."""
-        self._sent_before = 0
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Oversight:
@@ -92,7 +89,10 @@ class Oversight:
         await self._job.remember(held=dict(held))
 
     async def _shared(self, consumer: str) -> Shared:
-        found = await asyncio.to_thread(self._job.ledger.jobs, limit=100)
+        try:
+            found = await asyncio.to_thread(self._job.ledger.jobs, limit=100)
+        except OperationError:
+            return Shared()
         others = [record for record in found if record.id != self._job.id]
         until = frozenset(each for record in others for each in record.spec.get("held", {}).get(consumer, "").split())
         wanted = any(
@@ -119,7 +119,6 @@ class Oversight:
                 await asyncio.sleep(LOOK)
         if "dlq_after" not in self._job.record.spec:
             await self._job.remember(dlq_after=redeaths.after)
-        self._before, self._sent_before = frozenset(redeaths.letters), self._job.count("done")
         self._job.redied = redeaths.count
 
     async def _follow(self, redeaths: Redeaths) -> None:
@@ -129,25 +128,28 @@ class Oversight:
                 await redeaths.look()
                 if redeaths.count != self._job.redied:
                     self._job.redied = redeaths.count
-                    await self._judge(redeaths)
+                    self._judge(redeaths)
             except (PatternError, nats.errors.Error, OperationError) as error:
                 log.debug("job %s: deaths are not read, trying again: %s", self._job.id, error)
 
-    async def _judge(self, redeaths: Redeaths) -> None:
+    def _judge(self, redeaths: Redeaths) -> None:
         """Stop a job most of whose letters die again: the cause is not gone.
 
-        What was sent after the last one that died has not had its chance yet, and does not count.
+        What was sent after the last one that died has not had its chance yet, and does not count; nor does what an earlier
+        run sent: whoever goes on has seen what came of it.
         """
         job, limit = self._job, self._job.record.spec.get("stop_ratio")
-        died = redeaths.letters.keys() - self._before
-        if limit is None or len(died) < FEWEST or job.cancelled.is_set():
+        if limit is None or job.cancelled.is_set():
             return
-        last = max(int(seq) for seq in died)
-        done = await asyncio.to_thread(job.ledger.done_up_to, job.id, last) - self._sent_before
-        if len(died) > float(limit) * max(done, len(died)):
+        sent = frozenset(job.sent_now)
+        died = [seq for origin in redeaths.letters if (seq := int(origin)) in sent]
+        if len(died) < FEWEST:
+            return
+        chances = sum(seq <= max(died) for seq in sent)
+        if len(died) > float(limit) * chances:
             job.stop(
-                f"{len(died)} of the first {max(done, len(died))} died again, more than {float(limit):.0%}: the cause is not "
-                "gone. What is left was not sent"
+                f"{len(died)} of the first {chances} died again, more than {float(limit):.0%}: the cause is not gone. What is "
+                "left was not sent"
             )
 
     # -- canary
@@ -184,11 +186,11 @@ class Oversight:
     async def _tried(self, canary: Canary, redeaths: Redeaths, send: Callable[[int], Awaitable[int]]) -> Outcome | None:
         """Send and watch; None if nothing was sent."""
         job = self._job
-        first = await asyncio.to_thread(job.ledger.items, job.id, limit=canary.count)
         watch = Watch(job.fleet, redeaths)
-        await watch.prepare({entry.item.destination for entry in first})
         # One that cannot be sent is answer enough: the next ones would fail alike.
         while (missing := canary.count - job.count("done", "duplicate")) > 0 and not job.count("failed", "in doubt"):
+            coming = await asyncio.to_thread(job.ledger.items, job.id, "waiting", "sending", limit=missing)
+            await watch.prepare({entry.item.destination for entry in coming})
             if job.cancelled.is_set() or not await send(missing):
                 break
         if job.cancelled.is_set() or not job.count("done", "duplicate", "failed", "in doubt"):

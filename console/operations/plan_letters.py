@@ -7,7 +7,7 @@ import contextlib
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from console.operations.canary import Canary
@@ -39,9 +39,11 @@ def policy_of(settings: Settings) -> Policy:
 
     def rule(letter: DeadLetter, goes_to: Place | None) -> Rule:
         agent = letter.name.rpartition("-")[0] if letter.kind == "events" else letter.name
-        rules = [settings.rule_for("tasks" if letter.kind == "tasks" else "inbox", agent, letter.type)]
+        of_origin = settings.rule_for("tasks" if letter.kind == "tasks" else "inbox", agent, letter.type)
+        rules = [replace(of_origin, of=letter.source)]
         if goes_to is not None and goes_to.kind in ("inbox", "tasks"):
-            rules.append(settings.rule_for("tasks" if goes_to.kind == "tasks" else "inbox", goes_to.name, letter.type))
+            of_goal = settings.rule_for("tasks" if goes_to.kind == "tasks" else "inbox", goes_to.name, letter.type)
+            rules.append(replace(of_goal, of=f"{goes_to.kind}.{goes_to.name}"))
         return max(rules, key=lambda rule: rule.policy.strictness)
 
     return rule
@@ -185,8 +187,8 @@ class _ReplayPlanner:
             if not force:
                 self._refused += 1
                 why = clean(rule.reason) or "not safe to repeat"
-                return f"policy never for {_whose(letter)}: {why}; only the command line overrides it, by --force"
-            overridden.append(f"policy never for {_whose(letter)}")
+                return f"policy never for {_whose(rule, letter)}: {why}; only the command line overrides it, by --force"
+            overridden.append(f"policy never for {_whose(rule, letter)}")
         if problem:
             return f"destination {clean(destination)}: {problem}"
         try:
@@ -195,7 +197,7 @@ class _ReplayPlanner:
             return f"cannot be edited so: {clean(str(error))}"
         self._overridden.update(overridden)
         if rule.policy is ReplayPolicy.CONFIRM:
-            self._cautious[f"{_whose(letter)}{f' ({clean(rule.reason)})' if rule.reason else ''}"] += 1
+            self._cautious[f"{_whose(rule, letter)}{f' ({clean(rule.reason)})' if rule.reason else ''}"] += 1
         self._worn += letter.replays >= limits.warn_replays
         self._unguarded += not await self._destinations.guarded(destination)
         if edited is not None and not len(self._items):
@@ -224,8 +226,8 @@ class _ReplayPlanner:
             )
 
 
-def _whose(letter: DeadLetter) -> str:
-    return clean(f"{letter.source} {letter.type}".strip(), limit=80)
+def _whose(rule: Rule, letter: DeadLetter) -> str:
+    return clean(f"{rule.of or letter.source} {letter.type}".strip(), limit=80)
 
 
 async def plan_discard(

@@ -53,10 +53,12 @@ class Redeaths:
                 self._take(page)
             # A replica that lags has not got the newest yet; the leader, which said how many there are, has.
             while self.after < last:
-                stored = await self._fleet.jetstream.get(dead.stream, self.after + 1)
+                stored = await self._fleet.jetstream.following(
+                    dead.stream, self.after + 1, self._fleet.names.dlq_filter()
+                )
                 letter = dead.decode(stored) if stored is not None else None
                 self._take([letter] if letter is not None else [])
-                self.after += 1
+                self.after = stored.seq if stored is not None else last
 
     def _take(self, letters: Sequence[DeadLetter]) -> None:
         for letter in letters:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -58,6 +58,12 @@ async def _ask(fleet: Fleet) -> Rights:
         )
     except (nats.errors.Error, TimeoutError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return Rights()
+
+
+def takes(consumer: Mapping[str, Any], subject: str) -> bool:
+    """Whether a consumer with this configuration is given what is published to a subject."""
+    filters = consumer.get("filter_subjects") or [consumer.get("filter_subject") or ">"]
+    return any(matches(pattern, subject) for pattern in filters)
 
 
 def matches(pattern: str, subject: str) -> bool:

@@ -140,6 +140,8 @@ class Runner:
             await self._mark(entry.n, f"{acts.run_of(self._job.fleet)} {mark}")
             passed.set()
 
+        if entry.at is not None:
+            self._act.begun_before(entry.item)
         try:
             result = await self._found_out(entry) if entry.state == "sending" else None
             if result is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import ClassVar, Literal
 
 from rich.text import Text
@@ -12,6 +13,7 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
+from console.operations.errors import OperationError
 from console.operations.job import Job
 from console.screens.base import clear_notices
 from console.text import units
@@ -25,7 +27,8 @@ def answer(job: Job, said: Answer | None) -> None:
     if not job.asks:
         return
     if said == "go":
-        job.go_on()
+        with contextlib.suppress(OperationError):
+            job.go_on()
     elif said == "stop":
         job.cancel()
 
@@ -70,7 +73,8 @@ class CanaryDialog(ModalScreen[Answer | None]):
                     compact=True,
                 )
             sends = f"type {self._typed} and enter sends the rest" if self._typed else "y sends the rest"
-            yield Static(f"{sends}, X stops for good, esc decides later", id="canary-hint", markup=False)
+            stops = "tab to Stop" if self._typed else "X stops for good"
+            yield Static(f"{sends}, {stops}, esc decides later", id="canary-hint", markup=False)
             with Horizontal(id="confirm-buttons"):
                 yield Button("Later", id="confirm-no", compact=True)
                 yield Button("Stop", id="canary-stop", variant="default" if passed else "primary", compact=True)
@@ -80,9 +84,9 @@ class CanaryDialog(ModalScreen[Answer | None]):
                 )  # fmt: skip
 
     def on_mount(self) -> None:
-        """The focus is on what changes nothing."""
+        """The focus is on what changes nothing: the box that the count is typed into, or Later."""
         clear_notices(self.app)
-        self.query_one("#confirm-no").focus()
+        self.query_one("#canary-count" if self._typed else "#confirm-no").focus()
 
     @property
     def _may_go(self) -> bool:

@@ -54,13 +54,22 @@ class EditingScreen(ModalScreen[Edit | None]):
         self.go: Callable[[Edit], None] | None = None
         """Called with the edit instead of returning it: what was typed stays until `close`, whatever becomes of the plan."""
         self._due: Timer | None = None
+        self._planned: object = None
+
+    def typed(self) -> object:
+        """What stands there."""
+        return None
 
     def close(self) -> None:
-        """The edit is on its way: leave."""
-        self.dismiss(None)
+        """The edit is on its way: leave, unless something was typed since that is not in it."""
+        if self.typed() == self._planned:
+            self.dismiss(None)
+        else:
+            self.tell("sent as it was planned: what was typed since is not in it", bad=True)
 
-    def finished(self, edit: Edit) -> None:
-        """Hand the edit over."""
+    def finished(self, edit: Edit, typed: object) -> None:
+        """Hand the edit over that was made of what was typed."""
+        self._planned = typed
         if self.go is not None:
             self.go(edit)
         else:
@@ -187,7 +196,7 @@ class EditScreen(EditingScreen):
         except EditError as error:
             self._show(error)
             return
-        self.finished(edit)
+        self.finished(edit, (headers, body))
 
     def action_editor(self) -> None:
         """Go on in the operator's own editor."""
@@ -241,6 +250,10 @@ class EditScreen(EditingScreen):
         if failure is not None:
             raise failure
         return back
+
+    def typed(self) -> object:
+        """Headers and body."""
+        return self._texts()
 
     def _texts(self) -> tuple[str, str]:
         return self.query_one("#edit-headers", SafeArea).text, self.query_one("#edit-body", SafeArea).text
@@ -335,7 +348,11 @@ class BulkEditPane(EditingScreen):
             if error.line:
                 self.query_one("#bulk-changes", SafeArea).move_cursor((error.line - 1, 0))
             return
-        self.finished(edit)
+        self.finished(edit, self._text())
+
+    def typed(self) -> object:
+        """The changes."""
+        return self._text()
 
     def _text(self) -> str:
         return self.query_one("#bulk-changes", SafeArea).text

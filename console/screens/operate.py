@@ -258,6 +258,10 @@ async def plan_and_ask(
     said = await app.push_screen_wait(PlanDialog(plan, hidden=hidden))
     if said is None:
         return
+    if await runtime.held_by_another(plan.identity):
+        text = f"another agent-console has begun to work on stream {clean(plan.stream)}: nothing was sent"
+        app.notify(text, title=what, severity="warning", markup=False)
+        return
     try:
         _, task = runtime.start(said, ended=lambda job: tell(app, job), asked=lambda job: tell_canary(app, job))
     except OperationError as error:

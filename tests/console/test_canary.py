@@ -16,7 +16,8 @@ from console.operations.job import Job
 from console.operations.ledger import JobLedger, LedgerBusy
 from console.operations.redeaths import Redeaths
 from console.operations.selection import choose
-from patterns import Fleet, Reject, Unavailable
+from console.screens.canary_dialog import answer
+from patterns import Fleet, PermissionDenied, Reject, Unavailable
 from tests.support.fleets import connected, running
 from tests.support.letters import forge, forge_many, kill_tasks
 from tests.support.plans import plan_replay
@@ -245,7 +246,7 @@ async def test_what_was_taken_away_was_not_acknowledged(server, how):
         assert (job.state, job.canary.acknowledged, job.count("not started")) == ("failed", 0, 4)
 
 
-@pytest.mark.parametrize("taken", [True, False])
+@pytest.mark.parametrize("taken", [2, 1, 0])
 async def test_of_foreign_consumers_the_deliveries_are_the_proof(server, taken):
     async with Fleet.connect(server.url) as fleet:
         queue = {"retention": "workqueue"}
@@ -254,17 +255,20 @@ async def test_of_foreign_consumers_the_deliveries_are_the_proof(server, taken):
         await fleet.js.add_consumer("PLAIN", durable_name="worker", ack_policy="explicit")
         for number in range(1, 5):
             await forge(fleet, f"tasks.plain.{number}-{number}", "plain.work", Stream="PLAIN")
-        job = await job_of(fleet, canary=Canary(2, 20.0 if taken else 1.0))
+        job = await job_of(fleet, canary=Canary(2, 20.0 if taken == 2 else 1.0))
         task = asyncio.create_task(job.run())
         await until(lambda: job.phase == "canary: 0/2")
+        if taken < 2:
+            await fleet.js.purge_stream("PLAIN")
+            for _ in range(taken):
+                # Not one of the canary, and delivered all the same.
+                await fleet.js.publish("plain.work", b"other")
         if taken:
             subscription = await fleet.js.pull_subscribe_bind("worker", stream="PLAIN")
-            for message in await subscription.fetch(2, timeout=20):
+            for message in await subscription.fetch(taken, timeout=20):
                 await message.ack_sync()
-        else:
-            await fleet.js.purge_stream("PLAIN")
         await task
-        assert (job.canary.passed, job.state) == ((True, "completed") if taken else (False, "failed"))
+        assert (job.canary.passed, job.state) == ((True, "completed") if taken == 2 else (False, "failed"))
 
 
 async def test_one_whose_end_nobody_saw_is_not_taken_for_well(server, tmp_path, monkeypatch):
@@ -412,3 +416,103 @@ async def test_an_edit_that_was_sent_and_handled_is_not_sent_again_nor_called_fa
             await again.run()
         assert (again.state, again.outcomes, handled) == ("completed", {"duplicate": 1}, [{"x": 1}])
         assert await left(fleet) == 0
+
+
+async def test_a_canary_looks_at_where_the_next_ones_go_when_the_first_is_gone(server):
+    async with connected(server.url, agents=["ceo", "dev"]) as fleet:
+        await forge(fleet, "inbox.ceo.1-1")
+        for number in (2, 3, 4):
+            await forge(fleet, f"inbox.dev.{number}-{number}", "agents.dev.inbox.note")
+        job = await job_of(fleet, canary=Canary(1, 30.0))
+        await fleet.dead_letters.discard(1, by="somebody")
+        async with running(fleet.inbox("dev").consumer(), accept):
+            await job.run()
+        assert (job.state, job.canary.passed) == ("completed", True)
+
+
+async def test_what_an_earlier_attempt_had_sent_proves_nothing(server, monkeypatch):
+    """It was sent under another name, handled, and died: the letter that stayed is only removed."""
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 4)
+
+        class Killed(BaseException):
+            pass
+
+        async def die(*args):
+            raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(fleet.burials, "resolve", die)
+            with pytest.raises(Killed):
+                await fleet.dead_letters.replay(1, by="somebody")
+        async with running(fleet.inbox("ceo").consumer(), refusing(1)):
+            await until(lambda: _has(fleet, 5))
+            job = await job_of(fleet, canary=Canary(1, 1.0))
+            await job.run()
+        assert (job.canary.passed, job.canary.acknowledged, job.state) == (False, 0, "failed")
+
+
+async def test_deaths_of_an_earlier_run_do_not_stop_the_one_that_goes_on(server, tmp_path):
+    ledger = JobLedger(tmp_path)
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 60)
+        job = await job_of(fleet, ledger, rate=100, stop_ratio=0.5)
+        task = asyncio.create_task(job.run())
+        await until(lambda: job.count("done") >= 20)
+        job.leave()
+        await task
+        # Of those that were sent in the first run some die only now.
+        async with running(fleet.inbox("ceo").consumer(), refusing(*range(1, 11))):
+            again = await resuming.resume(fleet, ledger, job.id, WRITE)
+            again.set_rate(20)
+            await again.run()
+        assert (again.state, again.count("done")) == ("completed", 60)
+        assert again.redied == 10
+
+
+async def test_a_busy_ledger_does_not_keep_a_job_from_going_on(server, tmp_path):
+    ledger = JobLedger(tmp_path)
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 3)
+        async with running(fleet.inbox("ceo").consumer(), accept):
+            job = await job_of(fleet, ledger, canary=Canary(1, 30.0))
+            job.ask = lambda _: None
+            task = asyncio.create_task(job.run())
+            await until(lambda: job.asks)
+            real = ledger.update
+
+            def update(of, **columns):
+                if columns.get("state") == "running":
+                    raise LedgerBusy("another agent-console")
+                real(of, **columns)
+
+            ledger.update = update
+            answer(job, "go")
+            await task
+        assert (job.state, job.outcomes) == ("completed", {"done": 3})
+
+
+async def test_an_edit_in_doubt_that_is_sent_again_is_known_as_its_own(server, tmp_path, monkeypatch):
+    ledger = JobLedger(tmp_path)
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge(fleet, "inbox.ceo.1-1", body=b'{"x":0}')
+        job = await job_of(fleet, ledger, edit=parse_edit("set $.x = 1"))
+
+        async def denied(*args):
+            raise PermissionDenied("no permission")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(fleet.burials, "resolve", denied)
+            await job.run()
+        assert job.outcomes == {"in doubt": 1}
+        handled = []
+
+        async def handle(delivery):
+            handled.append(delivery.data)
+
+        async with running(fleet.inbox("ceo").consumer(), handle):
+            await until(lambda: handled)
+            await resuming.answer(fleet, ledger, job.id, (), "again", WRITE)
+            again = await resuming.resume(fleet, ledger, job.id, WRITE)
+            await again.run()
+        assert (again.outcomes, handled, await left(fleet)) == ({"duplicate": 1}, [{"x": 1}], 0)

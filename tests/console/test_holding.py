@@ -332,3 +332,18 @@ async def test_two_jobs_hold_one_consumer_until_both_have_ended(server, tmp_path
         replay.set_rate(None)
         await task
         assert (replay.state, await is_paused(fleet)) == ("completed", False)
+
+
+async def test_what_was_left_to_a_job_is_ended_by_it(server, tmp_path):
+    """Of two jobs with one consumer the one that renewed last ends first."""
+    ledger = JobLedger(tmp_path)
+    async with connected(server.url, agents=["ceo"]) as fleet:
+        await forge_many(fleet, 40)
+        await fleet.inbox("ceo").send("note", 1)
+        place = place_of(fleet.names, "inbox", "ceo")
+        plan = await plan_purge(fleet, place, EVERYTHING, spill=tmp_path, hold=True, rate=2)
+        replay, purge = await job_of(fleet, ledger, rate=2), Job.of(fleet, plan, WRITE, ledger=ledger)
+        async with under_way(replay):
+            await purge.run()
+            assert (purge.state, await is_paused(fleet)) == ("completed", True)
+        assert (replay.state, await is_paused(fleet)) == ("completed", False)

@@ -124,9 +124,7 @@ async def test_screen_6_asks_too_and_production_wants_the_count(server):
             await console.press("6")
             await console.sees("canary?", job.id)
             await console.press("P")
-            shown = await console.sees(
-                "2 of 2 acknowledged", "4 are left", "X stops for good, esc decides later", "Send 4"
-            )
+            shown = await console.sees("2 of 2 acknowledged", "4 are left", "tab to Stop, esc decides later", "Send 4")
             assert "type 4 and enter" in shown
             await console.press("y")
             await console.holds(lambda: isinstance(console.app.screen, CanaryDialog))

@@ -29,7 +29,7 @@ async def test_a_thousand_letters_of_five_causes_are_gone_in_a_few_keys(server: 
             handled.add(delivery.id)
 
         await console.press("3")
-        await console.sees("dead letters  1000", "200")
+        await console.sees("dead letters  1,000", "200")
         assert len(console.app.screen.query_one(LetterTable).rows) == 5
         async with running(fleet.inbox("ceo").consumer(), handle):
             # All but one cause have been mended: a canary of the first, then the rest of it.
