@@ -314,17 +314,27 @@ async def _letters(fleet: Fleet, wanted: Filter | None, limit: int | None) -> As
         after = page[-1].seq
 
 
-async def _show(options: GlobalOptions, seq: int, *, as_json: bool) -> int:
-    from console import report
-    from console.commands import opening, shapes, triage
+async def letter_of(fleet: Fleet, seq: int) -> DeadLetter:
+    """One letter.
+
+    Raises:
+        UnknownDeadLetter: There is none with this sequence, or there can be none.
+    """
     from console.operations.selection import NEWEST
     from patterns import UnknownDeadLetter
 
+    if seq > NEWEST:
+        raise UnknownDeadLetter(f"no dead letter {seq}: replayed, discarded, expired, or never there")
+    return await fleet.dead_letters.get(seq)
+
+
+async def _show(options: GlobalOptions, seq: int, *, as_json: bool) -> int:
+    from console import report
+    from console.commands import opening, shapes, triage
+
     place, out = opening.find(options), Output()
     async with place.connected() as fleet:
-        if seq > NEWEST:
-            raise UnknownDeadLetter(f"no dead letter {seq}: replayed, discarded, expired, or never there")
-        letter = await fleet.dead_letters.get(seq)
+        letter = await letter_of(fleet, seq)
         if as_json:
             out.json(shapes.letter_in_full(letter))
         else:

@@ -10,7 +10,7 @@ import typer
 
 from console.commands import running
 from console.commands.acting import Json
-from console.commands.dlq import app
+from console.commands.dlq import app, letter_of
 from console.commands.options import GlobalOptions
 from console.commands.output import Output
 
@@ -44,14 +44,10 @@ def show_lineage(
 async def _lineage(options: GlobalOptions, seq: int, *, as_json: bool) -> int:
     from console import report_lineage
     from console.commands import opening, shapes
-    from console.operations.selection import NEWEST
-    from patterns import UnknownDeadLetter
 
     place, out = opening.find(options), Output()
     async with place.connected() as fleet:
-        if seq > NEWEST:
-            raise UnknownDeadLetter(f"no dead letter {seq}: replayed, discarded, expired, or never there")
-        letter = await fleet.dead_letters.get(seq)
+        letter = await letter_of(fleet, seq)
         if as_json:
             out.json([shapes.death(each) for each in (*letter.lineage, letter.death)])
         else:

@@ -15,7 +15,7 @@ import typer
 
 from console.commands import acting, logs, running
 from console.commands.acting import Json
-from console.commands.dlq import FILTER_HELP, Expression
+from console.commands.dlq import FILTER_HELP, Expression, letter_of
 from console.commands.dlq import app as dlq_app
 from console.commands.options import GlobalOptions
 from console.commands.output import Output, tell
@@ -160,7 +160,7 @@ async def _note(options: GlobalOptions, seq: int | None, cause: str | None, text
     async with place.connected() as fleet:
         keys: tuple[str, ...]
         if seq is not None:
-            keys = about(await _letter(fleet, seq))
+            keys = about(await letter_of(fleet, seq))
         else:
             keys = (about_cause(await _known_cause(fleet, cause or "", any_full=text in (None, ""))),)
         with contextlib.closing(acting.opened_ledger()) as ledger:
@@ -181,15 +181,6 @@ async def _note(options: GlobalOptions, seq: int | None, cause: str | None, text
     elif text is None:
         tell("nothing is noted about it")
     return running.OK
-
-
-async def _letter(fleet: Fleet, seq: int) -> DeadLetter:
-    from console.operations.selection import NEWEST
-    from patterns import UnknownDeadLetter
-
-    if seq > NEWEST:
-        raise UnknownDeadLetter(f"no dead letter {seq}: replayed, discarded, expired, or never there")
-    return await fleet.dead_letters.get(seq)
 
 
 async def _known_cause(fleet: Fleet, cause: str, *, any_full: bool) -> str:
