@@ -97,7 +97,7 @@ class LetterVerbs(OperatingScreen):
         settings = self.runtime.session.settings
 
         def ask(proposal: str, question: str = "canary: how many first, watched for how long?") -> None:
-            hint = "how many, how long: 1 to 100, 1s to 1h   enter goes on, esc cancels"
+            hint = "1 to 100, 1s to 1h   enter goes on, esc cancels"
             self.app.push_screen(AskPane(question, proposal, hint), go)
 
         def go(said: str | None) -> None:
