@@ -245,7 +245,7 @@ async def test_another_process_on_the_stream_is_told_before_the_plan_is_asked(se
         await desk.sees("replay 2 dead letters")
         lock = JobLedger(tmp_path / "state").hold(stream.identity)
         await desk.press("y")
-        await told(desk, "not begun: ")
+        await told(desk, "has begun to work on stream DLQ: nothing was sent")
         assert await seqs(fleet) == [1, 2]
         lock.release()
 
