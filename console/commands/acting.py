@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from console.operations.ledger import JobLedger
     from console.operations.plan import Plan
     from console.operations.plan_letters import Sending
+    from console.operations.selection import Choice
     from console.settings import Settings
     from patterns import Fleet
 
@@ -98,11 +99,25 @@ class Asked:
         return self.rate if self.rate is not None else default
 
 
-def sending(
+async def plan_sending(fleet: Fleet, place: Place, choice: Choice, asked: Asked, **how: Any) -> Plan:
+    """Plan to send letters as the options and the settings say; `how` are the options that `_sending` takes."""
+    from console.operations.plan_letters import plan_replay, policy_of
+
+    return await plan_replay(
+        fleet,
+        choice,
+        _sending(asked, place.settings, **how),
+        policy=policy_of(place.settings),
+        reason=asked.reason,
+        prod=place.prod,
+    )
+
+
+def _sending(
     asked: Asked, settings: Settings, *, to: str | None = None, edit: Edit | None = None, canary: int | None = None,
     watch: str | None = None, stop_ratio: float | None = None,
 ) -> Sending:  # fmt: skip
-    """How letters are sent, from the options and the settings.
+    """How letters are sent.
 
     Raises:
         UsageError: An option is out of range, or needs another.

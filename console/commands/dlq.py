@@ -172,18 +172,12 @@ def replay_letters(
         dry_run=dry_run, yes=yes, as_json=json, reason=reason, rate=rate, uncapped=uncapped, force=force, pause=pause
     )  # fmt: skip
     # A choice that cannot be meant is refused without asking a server.
-    _read_choice(seqs, expression, everything=everything)
+    read_choice(seqs, expression, everything=everything)
 
     async def planned(fleet: Fleet, place: Place) -> Plan:
-        from console.operations.plan_letters import plan_replay, policy_of
-
-        return await plan_replay(
-            fleet,
-            _read_choice(seqs, expression, everything=everything),
-            acting.sending(asked, place.settings, to=to, canary=canary, watch=watch, stop_ratio=stop_ratio),
-            policy=policy_of(place.settings),
-            reason=reason,
-            prod=place.prod,
+        choice = read_choice(seqs, expression, everything=everything)
+        return await acting.plan_sending(
+            fleet, place, choice, asked, to=to, canary=canary, watch=watch, stop_ratio=stop_ratio
         )
 
     return running.run(lambda interrupt: acting.change(options, asked, interrupt, "dlq replay", planned))
@@ -220,7 +214,7 @@ def purge_letters(
     )  # fmt: skip
 
     def choice() -> Choice:
-        return _read_choice(
+        return read_choice(
             seqs, expression, everything=everything, subject=subject, keep=keep, older_than=older_than, up_to=up_to_seq
         )
 
@@ -258,7 +252,7 @@ def rescue_messages(
     return running.run(lambda interrupt: acting.change(options, asked, interrupt, "dlq rescue", planned))
 
 
-def _read_choice(
+def read_choice(
     seqs: list[int] | None,
     expression: str | None,
     *,
@@ -268,6 +262,11 @@ def _read_choice(
     older_than: str | None = None,
     up_to: int | None = None,
 ) -> Choice:
+    """Which letters the options choose.
+
+    Raises:
+        UsageError: None, or in ways that exclude each other.
+    """
     from console.operations.selection import choose
 
     return choose(
@@ -287,7 +286,7 @@ async def _list(options: GlobalOptions, expression: str | None, limit: int | Non
     from console.commands import opening, shapes
 
     # An empty filter is a slip in a script here too: a variable that was not set.
-    wanted = None if expression is None else _read_choice(None, expression, everything=False).wanted
+    wanted = None if expression is None else read_choice(None, expression, everything=False).wanted
     place, out = opening.find(options), Output()
     async with place.connected() as fleet:
         if as_json:

@@ -29,7 +29,7 @@ from console.commands.acting import (
     WatchFor,
     Yes,
 )
-from console.commands.dlq import FILTER_HELP, All, Expression, Seqs
+from console.commands.dlq import FILTER_HELP, All, Expression, Seqs, read_choice
 from console.commands.dlq import app as dlq_app
 from console.commands.options import GlobalOptions
 from console.commands.output import Output, tell
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from console.commands.running import Interrupt
     from console.operations.edits import Edit
     from console.operations.plan import Plan
-    from console.operations.selection import Choice
     from patterns import Fleet
     from patterns.stored import StoredMessage
 
@@ -103,7 +102,7 @@ def edit_letters(
     asked = Asked(
         dry_run=dry_run, yes=yes, as_json=json, reason=reason, rate=rate, uncapped=uncapped, force=force, pause=pause
     )  # fmt: skip
-    choice = _choose(seqs, expression, everything=everything)
+    choice = read_choice(seqs, expression, everything=everything)
     given = bool(sets or removals or headers or drops or body is not None)
     _require_sense(seqs, given=given, body=body, editor=editor, asks=not (yes or dry_run), as_json=json)
     edit = None if editor else _read(sets or [], removals or [], headers or [], drops or [], body)
@@ -122,17 +121,8 @@ def edit_letters(
             chosen = dataclasses.replace(choice, seqs={stored.seq: stored.stored_ns})
 
         async def planned(fleet: Fleet, place: Place) -> Plan:
-            from console.operations.plan_letters import plan_replay, policy_of
-
-            return await plan_replay(
-                fleet,
-                chosen,
-                acting.sending(
-                    asked, place.settings, to=to, edit=made, canary=canary, watch=watch, stop_ratio=stop_ratio
-                ),
-                policy=policy_of(place.settings),
-                reason=reason,
-                prod=place.prod,
+            return await acting.plan_sending(
+                fleet, place, chosen, asked, to=to, edit=made, canary=canary, watch=watch, stop_ratio=stop_ratio
             )
 
         wanted = asked
@@ -145,12 +135,6 @@ def edit_letters(
         return await acting.change(options, wanted, interrupt, "dlq edit", planned)
 
     return running.run(work)
-
-
-def _choose(seqs: list[int] | None, expression: str | None, *, everything: bool) -> Choice:
-    from console.operations.selection import choose
-
-    return choose("dead letters", seqs=tuple(seqs or ()), expression=expression, everything=everything)
 
 
 def _require_sense(

@@ -18,12 +18,12 @@ import nats.errors
 from nats.js.errors import APIError
 
 from console.operations.edits import Edit, EditError
+from console.operations.holding import server_time
 from console.operations.items import Item, ItemResult
 from console.operations.ledger import JobRecord, LedgerItem
 from console.operations.places import Destinations
 from console.text.safe import clean
 from patterns import Fleet, InvalidName, Unavailable, UnknownDeadLetter
-from patterns.headers import parse_time
 from patterns.names import Entry
 from patterns.rescue import Stranded, ensure_dead_letters, rescue
 from patterns.stored import StoredMessage
@@ -269,8 +269,7 @@ class Pause(Act):
         spec = self.record.spec
         js, seconds = self.fleet.jetstream, float(spec["seconds"])
         info = await js.consumer_info(self.record.stream, spec["durable"]) if seconds else None
-        # By the server's clock: this machine's may be minutes off.
-        now = parse_time(info["ts"]) if info is not None and "ts" in info else None
+        now = server_time(info) if info is not None else None
         await js.pause(self.record.stream, spec["durable"], seconds, now=now)
         return ItemResult(item.seq, "done", f"{clean(spec['durable'])} {self.record.action}d")
 

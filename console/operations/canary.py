@@ -151,7 +151,6 @@ class Watch:
 
     def follow(self, items: Sequence[LedgerItem]) -> None:
         """What was sent, and what was not."""
-        # A duplicate was sent by an earlier attempt, which may have ended in any way: it proves nothing.
         self._items = [entry for entry in items if entry.state in ("done", "duplicate")]
         self._failed = sum(entry.state in ("failed", "in doubt") for entry in items)
         self.outcome = Outcome(len(self._items), 0, 0, self._failed)
@@ -163,9 +162,9 @@ class Watch:
             Unavailable: It cannot be told now.
         """
         for entry in self._items:
-            # Where it went nobody saw if a kill came between: then nothing proves that it was handled.
-            known = entry.state == "done" and bool(entry.sent)
-            if entry.n not in self._handled and known and await self._is_handled(entry):
+            # A duplicate was sent by an earlier attempt, and where a killed one's went nobody saw: neither proves anything.
+            told = entry.state == "done" and bool(entry.sent)
+            if told and entry.n not in self._handled and await self._is_handled(entry):
                 self._handled.add(entry.n)
         # Only now: whoever has been handled without a letter by this time was acknowledged.
         await self._redeaths.look()

@@ -159,17 +159,15 @@ class Hold:
         """
         before = dict(self.held)
         for stream, durable in self._consumers:
+            key = _key(stream, durable)
             try:
                 info = await self._fleet.jetstream.consumer_info(stream, durable)
-                shared = await self._shared(f"{stream} {durable}")
-                if info is not None and info.get("paused"):
-                    there = str(info["config"].get("pause_until") or "")
-                    left_to_us = any(_same(until, there) for until in shared.until)
-                    if self._is_ours(info, stream, durable) or left_to_us:
-                        if shared.wanted:
-                            continue
-                        await self._fleet.jetstream.pause(stream, durable, 0)
-                self.held.pop(f"{stream} {durable}", None)
+                shared = await self._shared(key)
+                if info is not None and self._is_ours(info, key, shared):
+                    if shared.wanted:
+                        continue
+                    await self._fleet.jetstream.pause(stream, durable, 0)
+                self.held.pop(key, None)
             except (PatternError, nats.errors.Error) as error:
                 log.warning("%s on %s is not resumed, its pause ends within %d s: %s", durable, stream, LEASE, error)
         if self.held != before:
@@ -179,35 +177,44 @@ class Hold:
                 log.warning("%s", error)
 
     async def _extend(self, stream: str, durable: str, *, first: bool) -> None:
-        info = await self._fleet.jetstream.consumer_info(stream, durable)
+        info, key = await self._fleet.jetstream.consumer_info(stream, durable), _key(stream, durable)
         if info is None:
             return
-        if info.get("paused") and not self._is_ours(info, stream, durable):
-            shared = await self._shared(f"{stream} {durable}")
-            if not any(_same(until, str(info["config"].get("pause_until") or "")) for until in shared.until):
+        now = server_time(info) or datetime.now(UTC)
+        if info.get("paused"):
+            if not self._is_ours(info, key, await self._shared(key)):
                 return
-        if not first and not info.get("paused") and not self._ran_out(info, stream, durable):
+        elif not first and not self._ran_out(key, now):
             # Somebody resumed it while the job works: that is what they want.
             return
-        now = parse_time(info["ts"]) if "ts" in info else datetime.now(UTC)
         until = format_time(now + timedelta(seconds=LEASE))
-        before = self.held.get(f"{stream} {durable}", "").split()[-1:]
-        self.held[f"{stream} {durable}"] = " ".join((*before, until))
+        self.held[key] = " ".join((*self._until(key)[-1:], until))
         # On record first: what a kill leaves behind is known to be ours, whichever of the two it is.
         await self._remember(self.held)
         if await self._fleet.jetstream.pause(stream, durable, LEASE, now=now) is None and first:
             raise OperationError(f"{clean(durable)} on {clean(stream)} cannot be paused: the server does not do it")
 
-    def _is_ours(self, info: Mapping[str, Any], stream: str, durable: str) -> bool:
-        there = str(info["config"].get("pause_until") or "")
-        ours = self.held.get(f"{stream} {durable}", "").split()
-        return bool(info.get("paused")) and any(_same(until, there) for until in ours)
+    def _until(self, key: str) -> list[str]:
+        return self.held.get(key, "").split()
 
-    def _ran_out(self, info: Mapping[str, Any], stream: str, durable: str) -> bool:
+    def _is_ours(self, info: Mapping[str, Any], key: str, shared: Shared) -> bool:
+        """Whether it is paused, by this job or by another one of this machine."""
+        there = str(info["config"].get("pause_until") or "")
+        return bool(info.get("paused")) and any(_same(until, there) for until in (*self._until(key), *shared.until))
+
+    def _ran_out(self, key: str, now: datetime) -> bool:
         """Whether our pause came to its own end, as while the server was away."""
-        ours = self.held.get(f"{stream} {durable}", "").split()
-        now = parse_time(info["ts"]) if "ts" in info else datetime.now(UTC)
+        ours = self._until(key)
         return bool(ours) and now >= parse_time(ours[-1])
+
+
+def server_time(consumer: Mapping[str, Any]) -> datetime | None:
+    """The server's clock when it told of a consumer: this machine's may be minutes off. None if it does not say."""
+    return parse_time(consumer["ts"]) if "ts" in consumer else None
+
+
+def _key(stream: str, durable: str) -> str:
+    return f"{stream} {durable}"
 
 
 def _same(ours: str, theirs: str) -> bool:

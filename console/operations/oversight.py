@@ -16,7 +16,6 @@ from console.operations.errors import OperationError
 from console.operations.holding import Hold, Shared
 from console.operations.ledger import ItemState
 from console.operations.plan import SENDS
-from console.operations.progress import ASKS
 from console.operations.redeaths import Redeaths
 from patterns import PatternError
 from patterns.consumer import end
@@ -175,13 +174,15 @@ class Oversight:
         if job.planned - job.processed and not outcome.passed and job.ask is None:
             job.stop(f"canary: {outcome.text}. What is left was not sent; resuming the job sends it all the same")
         elif job.planned - job.processed and job.ask is not None:
-            job.phase = ASKS
+            job.phase, job.asks = "canary waits for an answer", True
             # It is paused although another console keeps the record of it from being written.
             with contextlib.suppress(OperationError):
                 job.pause()
-            job.ask(job)
-            await job.going.wait()
-            job.phase = ""
+            try:
+                job.ask(job)
+                await job.going.wait()
+            finally:
+                job.phase, job.asks = "", False
 
     async def _tried(self, canary: Canary, redeaths: Redeaths, send: Callable[[int], Awaitable[int]]) -> Outcome | None:
         """Send and watch; None if nothing was sent."""

@@ -9,8 +9,6 @@ from console.operations.canary import Outcome as CanaryOutcome
 from console.operations.items import TROUBLE, ItemResult, Outcome
 from console.operations.ledger import JobRecord, JobState
 
-ASKS = "canary waits for an answer"
-"""Phase of a job whose canary has been watched."""
 LATELY = 50
 """Items over which the actual rate is told, and troubles that are remembered."""
 
@@ -43,6 +41,8 @@ class Progress:
         """Consumers that are paused while it works, `<stream> <durable>`."""
         self.canary: CanaryOutcome | None = None
         """What has become of its canary."""
+        self.asks = False
+        """Whether its canary has been watched and it waits to be told how it goes on."""
         self._finished_at: deque[float] = deque(maxlen=LATELY)
 
     def finished(self, result: ItemResult) -> None:
@@ -81,11 +81,6 @@ class Progress:
     def running(self) -> bool:
         """Whether it is under way, paused or not."""
         return self.state in ("running", "paused")
-
-    @property
-    def asks(self) -> bool:
-        """Whether its canary has been watched and it waits to be told how it goes on."""
-        return self.state == "paused" and self.phase == ASKS
 
     def count(self, *outcomes: Outcome) -> int:
         """Items with one of these outcomes; those not reached are `not started` once it has ended."""

@@ -16,6 +16,7 @@ from console.operations import acts
 from console.operations.acts import Act
 from console.operations.errors import OperationError
 from console.operations.items import ItemResult, Outcome
+from console.operations.journal import BETWEEN, TRIES
 from console.operations.ledger import LedgerBusy, LedgerItem
 from console.text.safe import clean
 from patterns import LetterStays, PatternError, PermissionDenied, Unavailable
@@ -31,8 +32,6 @@ PAGE = 500
 """Items that are read from the ledger at a time."""
 LOOK = 0.2
 """Seconds between two looks whether the connection is back."""
-BUSY_TRIES = 50
-"""Times that a ledger in use is tried again, `LOOK` seconds apart."""
 LATE = 0.05
 """Seconds of delay that are made up for: timers wake up late, and at 500 a second each time by half an interval."""
 WIDE, WIDTH = 100.0, 16
@@ -176,11 +175,11 @@ class Runner:
 
     async def _mark(self, n: int, mark: str) -> None:
         """Put it on record that an item is begun; another console that writes is waited for."""
-        for _ in range(BUSY_TRIES):
+        for _ in range(TRIES):
             try:
                 self._job.ledger.sending(self._job.id, n, mark)
             except LedgerBusy:
-                await asyncio.sleep(LOOK)
+                await asyncio.sleep(BETWEEN)
             else:
                 return
         self._job.ledger.sending(self._job.id, n, mark)

@@ -32,6 +32,18 @@ async def job_of(fleet, ledger=None, **options):
     return Job.of(fleet, plan, WRITE, ledger=ledger)
 
 
+class Killed(BaseException):
+    """The process ends here: nothing of ours handles it."""
+
+
+async def die(*args):
+    raise Killed
+
+
+def die_writing(*args):
+    raise Killed
+
+
 async def accept(delivery):
     pass
 
@@ -278,14 +290,8 @@ async def test_one_whose_end_nobody_saw_is_not_taken_for_well(server, tmp_path, 
         await forge_many(fleet, 6)
         job = await job_of(fleet, ledger, canary=Canary(2, 600.0))
 
-        class Killed(BaseException):
-            pass
-
-        def die(*args):
-            raise Killed
-
         with monkeypatch.context() as patch:
-            patch.setattr(ledger, "settle", die)
+            patch.setattr(ledger, "settle", die_writing)
             with contextlib.suppress(Killed):
                 await job.run()
         assert (ledger.counts(job.id), await left(fleet)) == ({"sending": 2, "waiting": 4}, 4)
@@ -393,12 +399,6 @@ async def test_an_edit_that_was_sent_and_handled_is_not_sent_again_nor_called_fa
         await forge(fleet, "inbox.ceo.1-1", body=b'{"x":0}')
         job = await job_of(fleet, ledger, edit=parse_edit("set $.x = 1"))
 
-        class Killed(BaseException):
-            pass
-
-        async def die(*args):
-            raise Killed
-
         with monkeypatch.context() as patch:
             patch.setattr(fleet.burials, "resolve", die)
             patch.setattr(ledger, "settle", lambda *_: None)
@@ -434,12 +434,6 @@ async def test_what_an_earlier_attempt_had_sent_proves_nothing(server, monkeypat
     """It was sent under another name, handled, and died: the letter that stayed is only removed."""
     async with connected(server.url, agents=["ceo"]) as fleet:
         await forge_many(fleet, 4)
-
-        class Killed(BaseException):
-            pass
-
-        async def die(*args):
-            raise Killed
 
         with monkeypatch.context() as patch:
             patch.setattr(fleet.burials, "resolve", die)
