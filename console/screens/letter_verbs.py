@@ -68,8 +68,7 @@ class LetterVerbs(OperatingScreen):
     def action_move(self) -> None:
         """Send the marked letters, or what is under the cursor, to another subject."""
         letters, text, hidden = self.targets()
-        if not letters or not self.runtime.guard.allowed:
-            self.replay_letters(letters, text)
+        if not self.may_send("move", letters):
             return
 
         def ask(proposal: str) -> None:
@@ -89,10 +88,7 @@ class LetterVerbs(OperatingScreen):
             dialog = CanaryDialog(waiting, prod=self.runtime.session.prod)
             self.app.push_screen(dialog, lambda said: answer(waiting, said))
             return
-        if not letters or not self.runtime.guard.allowed:
-            self.replay_letters(letters, text)
-            return
-        if not self.may_propose("canary", self.runtime.fleet.dead_letters.stream):
+        if not self.may_send("canary", letters):
             return
         settings = self.runtime.session.settings
 
@@ -115,10 +111,7 @@ class LetterVerbs(OperatingScreen):
     def action_edit(self) -> None:
         """Change the body or the headers of one letter, or the same in all that are marked, and replay."""
         letters, text, hidden = self.targets()
-        if not letters or not self.runtime.guard.allowed:
-            self.replay_letters(letters, text)
-            return
-        if not self.may_propose("edit", self.runtime.fleet.dead_letters.stream):
+        if not self.may_send("edit", letters):
             return
         self.run_worker(
             self._edit(letters, text, hidden), group="plan", exclusive=True, exit_on_error=False, description="edit"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -117,6 +117,13 @@ class OperatingScreen(ConsoleScreen):
 
     # -- dead letters
 
+    def may_send(self, what: str, letters: Collection[object]) -> bool:
+        """Whether there are letters and they can be sent now; says why not."""
+        if not letters:
+            self._nothing(what, "no dead letters here")
+            return False
+        return self.may_propose(what, self.runtime.fleet.dead_letters.stream)
+
     def replay_letters(
         self,
         letters: Iterable[DeadLetter],
@@ -145,8 +152,7 @@ class OperatingScreen(ConsoleScreen):
         what = (
             "move" if to is not None else "edit" if edit is not None else "canary" if canary is not None else "replay"
         )
-        if not chosen.seqs:
-            self._nothing(what, "no dead letters here")
+        if not self.may_send(what, chosen.seqs):
             return
         settings = runtime.session.settings
         sending = Sending(
