@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from patterns.headers import escape, format_time, header_size, number, parse_tim
 from patterns.lineage import Death, continued, is_death, read_deaths
 from patterns.message import CE_CORRELATION, CE_EXPIRY, CE_ID, CE_TYPE, MSG_ID, REPLAY_OF, Message, decode_stored
 from patterns.names import Entry, Kind, Names
-from patterns.stored import StoredMessage
+from patterns.stored import SENDABLE, StoredMessage
 
 REASONS: Final = (
     "max-deliver",
@@ -46,8 +45,6 @@ OPERATOR_LIMIT = 128
 """Characters of who replayed and by which job."""
 
 _ENVELOPE = ("ce-", "Agent-", "Content-Type", "traceparent", PREFIX)
-_SENDABLE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-"""Header names a client can publish; a stream may hold others."""
 _KEPT_ON_REPLAY = frozenset(
     PREFIX + name for name in ("First-At", "First-Entry", "Replays", "Replayed-From", "Replayed-By", "Replay-Job")
 )
@@ -239,7 +236,7 @@ def _copied(headers: Mapping[str, str]) -> dict[str, str]:
     kept = {
         name: value
         for name, value in headers.items()
-        if _SENDABLE.fullmatch(name)
+        if SENDABLE.fullmatch(name)
         and name not in ("Status", "Description")
         and not name.startswith(("Nats-", REPLAY_OF))
         and (not name.startswith(PREFIX) or (replayed and _of_chain(name)))
@@ -284,10 +281,11 @@ def replay_headers(
         for name, value in stored.items()
         if not name.startswith(("Nats-", PREFIX)) and name not in (CE_EXPIRY, REPLAY_OF)
     }
-    kept |= {name: value for name, value in changes.items() if value is not None}
-    for name in changes:
-        if changes[name] is None:
+    for name, value in changes.items():
+        if value is None:
             kept.pop(name, None)
+        else:
+            kept[name] = value
     if CE_ID not in kept and letter.id:
         # A bare message got its id from stream and sequence; both change now, the id must not.
         kept[CE_ID] = escape(letter.id)
