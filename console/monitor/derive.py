@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Literal
 
+from console.monitor.findings import of_flow, of_letters, of_missing, of_subscription, ranked
 from console.monitor.states import State, classify
-from console.monitor.view import Finding, FleetView, Flow, Severity, Subscription
-from console.settings import Settings, Thresholds
+from console.monitor.view import FleetView, Flow, Subscription
+from console.settings import Settings
 from console.text.safe import clean
-from console.text.units import age as age_text
 from patterns import FleetSnapshot, QueueDepth, ServerInfo
 
 HISTORY = 60
@@ -85,15 +85,10 @@ class Derivation:
         queues = self._flows(snapshot, snapshot.queues, self._queues, "tasks", owned)
         subscriptions = _subscriptions(snapshot.subscriptions)
         findings = [finding for flow in (*agents, *queues) for finding in flow.findings]
-        findings += [finding for each in subscriptions for finding in self._lag(each)]
-        total = sum(letters.values())
-        limits = self._settings.thresholds
-        if total >= limits.dead_letters_warn:
-            worst = max(letters, key=lambda source: letters[source])
-            severity: Severity = "critical" if total >= limits.dead_letters_crit else "warning"
-            findings.append(Finding(severity, "dlq", f"{total} dead letters, most of them from {clean(worst)}"))
-        findings += [Finding("warning", "read", clean(text)) for text in snapshot.missing]
-        findings.sort(key=lambda finding: (finding.severity != "critical", finding.subject))
+        for each in subscriptions:
+            findings += of_subscription(each, self._settings.thresholds_for("inbox", each.agent))
+        findings += of_letters(letters, self._settings.thresholds)
+        findings += of_missing(snapshot.missing)
         server = snapshot.server
         return FleetView(
             taken_at=snapshot.taken_at,
@@ -105,7 +100,7 @@ class Derivation:
             queues=queues,
             subscriptions=subscriptions,
             dead_letters=_cleaned(letters),
-            findings=tuple(findings),
+            findings=ranked(findings),
             missing=tuple(clean(text) for text in snapshot.missing),
         )
 
@@ -132,13 +127,6 @@ class Derivation:
             )
             for name, depth in depths.items()
         )
-
-    def _lag(self, subscription: Subscription) -> tuple[Finding, ...]:
-        behind, limits = subscription.depth.pending, self._settings.thresholds_for("inbox", subscription.agent)
-        if behind < limits.subscription_lag:
-            return ()
-        durable = "-".join(part for part in (subscription.agent, subscription.name) if part)
-        return (Finding("warning", f"events.{durable}", f"{behind} events behind"),)
 
     def _flow(
         self,
@@ -172,7 +160,7 @@ class Derivation:
             last_ack_age=_age(depth.last_acked_at, now),
             dead_letters=dead_letters,
             history=track.history(),
-            findings=_findings(f"{kind}.{name}", state, depth, stranded, oldest, limits),
+            findings=of_flow(f"{kind}.{name}", state, depth, stranded, oldest, limits),
             workers=depth.waiting + depth.ack_pending if kind == "tasks" else min(1, depth.waiting + depth.ack_pending),
         )
 
@@ -189,33 +177,6 @@ def _confirmed(stranded: int, depth: QueueDepth, previous: QueueDepth | None) ->
     if max(depth.ack_pending, previous.ack_pending) > 1 and depth.last_acked_at != previous.last_acked_at:
         return 0
     return min(stranded, previous.stranded or 0)
-
-
-def _findings(
-    subject: str, state: State, depth: QueueDepth, stranded: int | None, oldest: float | None, limits: Thresholds
-) -> tuple[Finding, ...]:
-    found: list[Finding] = []
-
-    def add(severity: Severity, text: str) -> None:
-        found.append(Finding(severity, subject, text))
-
-    if state is State.NO_WORKER:
-        add("critical", f"{depth.pending} waiting and nobody pulls")
-    elif state is State.STALLED:
-        add("critical", f"{depth.ack_pending} in flight without a sign of life for more than {depth.ack_wait:g} s")
-    elif state is State.BACKLOG:
-        add("warning", f"{depth.pending} waiting, more than the threshold")
-    elif state is State.PAUSED and depth.pending:
-        add("warning", f"paused with {depth.pending} waiting")
-    if stranded and stranded >= limits.stranded_warn:
-        add("critical", f"{stranded} stranded: deliveries used up, hidden from the consumer")
-    if depth.redelivered >= limits.redelivered:
-        add("warning", f"{depth.redelivered} delivered more than once and still not acknowledged")
-    if oldest is not None and oldest >= limits.oldest_crit:
-        add("critical", f"oldest message has waited {age_text(oldest)}")
-    elif oldest is not None and oldest >= limits.oldest_warn:
-        add("warning", f"oldest message has waited {age_text(oldest)}")
-    return tuple(found)
 
 
 def _subscriptions(depths: Mapping[str, QueueDepth]) -> tuple[Subscription, ...]:
