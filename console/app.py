@@ -10,12 +10,14 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 
 from console.screens.audit import AuditScreen
+from console.screens.base import ConsoleScreen
 from console.screens.events import EventsScreen
 from console.screens.fleet import FleetScreen
 from console.screens.help import HelpPane
 from console.screens.job_verbs import tell_interrupted
 from console.screens.jobs import JobsScreen
 from console.screens.letters import LettersScreen
+from console.screens.problems import ProblemsScreen
 from console.screens.queues import QueuesScreen
 from console.screens.quit_dialog import QuitDialog
 from console.session import Runtime, Session
@@ -42,6 +44,7 @@ class ConsoleApp(App[int]):
         Binding("6", "screen('jobs')", "jobs", show=False, id="app.jobs"),
         Binding("7", "screen('audit')", "audit", show=False, id="app.audit"),
         Binding("ctrl+t", "next_theme", "theme", show=False, id="app.theme"),
+        Binding("z", "problems", "problems", id="app.problems"),
         Binding("question_mark", "help", "help", key_display="?", id="app.help"),
         Binding("q", "leave", "quit", id="app.quit"),
     ]
@@ -92,6 +95,12 @@ class ConsoleApp(App[int]):
         await self.switch_mode("letters")
         if isinstance(self.screen, LettersScreen):
             self.screen.call_after_refresh(self.screen.show_only, expression)
+
+    def action_problems(self) -> None:
+        """Show all findings, over the screen that is shown."""
+        screen = self.screen
+        if isinstance(screen, ConsoleScreen) and not isinstance(screen, ProblemsScreen):
+            self.push_screen(ProblemsScreen(self.runtime, screen.tab))
 
     def action_help(self) -> None:
         """Show the keys."""

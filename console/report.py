@@ -25,7 +25,7 @@ from console.text.safe import body_preview, clean
 from patterns import DeadLetter, Message
 
 _STYLES: Final = {"bad": "red", "warn": "yellow", "accent": "cyan", "good": "green", "dim": "dim"}
-_SEVERITIES: Final = {"critical": ("✖", "red"), "warning": ("▲", "yellow")}
+_SEVERITIES: Final = {"critical": ("✖", "red"), "warning": ("▲", "yellow"), "info": ("○", "dim")}
 _VERDICTS: Final = {"healthy": ("●", "green"), "unknown": ("?", "yellow"), **_SEVERITIES}
 _STATES: Final = {"pending": "", "in flight": "cyan", "stranded": "red"}
 

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nats.aio.client import Client
+
 from console.monitor.engine import Monitor
 from console.monitor.feed import Feed
 from console.operations.audit import Audit
@@ -38,11 +40,15 @@ class Session:
     """The nats context, or `demo`."""
     address: str = ""
     """Host and port, without credentials."""
+    system: Client | None = None
+    """A connection of the system account, where the settings name one: the fleet is then read by JSZ."""
     demo: bool = False
     audit: Audit | None = None
     """Where what is done here is written down."""
     ledger: JobLedger = field(default_factory=JobLedger)
     """Where jobs are kept, so that one that breaks off can be resumed."""
+    event_prefix: str | None = None
+    """Prefix of JetStream advisories instead of `$JS.EVENT`."""
     spill: Path
     """Directory of what is removed, for the way back."""
 
@@ -64,8 +70,12 @@ class Runtime:
     _running: dict[asyncio.Task[None], Job] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.monitor = Monitor(self.session.fleet, self.session.settings)
-        self.feed = Feed(self.session.fleet, capacity=self.session.settings.feed_lines)
+        self.monitor = Monitor(self.session.fleet, self.session.settings, system=self.session.system)
+        self.feed = Feed(
+            self.session.fleet,
+            capacity=self.session.settings.feed_lines,
+            event_prefix=self.session.event_prefix,
+        )
         self.monitor.on_death = self.feed.add_letter
 
     @property
@@ -147,6 +157,13 @@ class Runtime:
             log.warning("job %s: %s", job.id, error)
         finally:
             self.monitor.refresh()
+            self.feed.add_action(
+                job.id,
+                job.action,
+                done=job.count("done", "duplicate"),
+                planned=job.planned,
+                operator=job.record.actor,
+            )
             if ended is not None:
                 ended(job)
 

@@ -7,13 +7,17 @@
     inbox_backlog = 20
     oldest_crit = "15m"                      # seconds, or a duration
 
+    [patterns.tasks]                         # inbox, tasks (queues) or events (subscriptions)
+    thresholds = { oldest_warn = "5m" }      # what differs from [thresholds] for each of them
+
     [contexts.prod]                          # by NATS context name
     prod = true
     read_only = true
+    system_context = "prod-sys"              # a context of the system account, to read the fleet by JSZ
 
-    [agents."planner-*"]                     # by glob; the first that fits and says so decides
+    [agents."planner-*"]                     # by glob; the first that fits and says so decides, threshold by threshold
     policy = "confirm"
-    thresholds = { inbox_backlog = 100 }
+    thresholds = { inbox_backlog = 100, dead_letters_warn = 5 }   # its own letters, which then do not count with the others
 
     [roles.billing]
     policy = "never"
@@ -41,11 +45,23 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from console.filters import parse_duration
+from console.settings_values import (
+    SettingsError,
+    join,
+    read_boolean,
+    read_each,
+    read_integer,
+    read_number,
+    read_seconds,
+    read_table,
+    read_text,
+)
+from console.thresholds import PATTERNS, Overrides, Pattern, ThresholdBook, Thresholds, narrowed
 
-
-class SettingsError(Exception):
-    """The settings cannot be used; the text is one line that names the file and the key."""
+__all__ = [
+    "ContextSettings", "PatternSettings", "Patterns", "ReplayPolicy", "Rule", "Settings", "SettingsError", "TargetSettings",
+    "Thresholds", "TypeSettings", "config_home", "default_path", "from_mapping", "home", "load",
+]  # fmt: skip
 
 
 class ReplayPolicy(Enum):
@@ -76,39 +92,6 @@ class Rule:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Thresholds:
-    """From where on something deserves attention: a backlog beyond its threshold, everything else that reaches it."""
-
-    inbox_backlog: int = 10
-    """Messages waiting in an inbox, beyond which it is a backlog: warning."""
-    queue_backlog: int = 50
-    """Tasks waiting in a queue, beyond which it is a backlog: warning."""
-    subscription_lag: int = 1_000
-    """Events a subscription is behind: warning."""
-    redelivered: int = 10
-    """Messages in flight that were delivered before: warning."""
-    oldest_warn: float = 60.0
-    """Seconds the oldest message waits: warning."""
-    oldest_crit: float = 600.0
-    """Seconds the oldest message waits: critical."""
-    stranded_warn: int = 1
-    """Messages that used up their deliveries and reached no dead-letter queue: critical."""
-    dead_letters_warn: int = 1
-    """Dead letters: warning."""
-    dead_letters_crit: int = 100
-    """Dead letters: critical."""
-
-    def __post_init__(self) -> None:
-        for each in dataclasses.fields(self):
-            minimum = 0 if each.name.startswith("oldest") else 1
-            if not minimum <= getattr(self, each.name):
-                raise ValueError(f"{each.name} must be at least {minimum}")
-        for name in ("oldest", "dead_letters"):
-            if getattr(self, f"{name}_crit") < getattr(self, f"{name}_warn"):
-                raise ValueError(f"{name}_crit must not be below {name}_warn")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class ContextSettings:
     """What holds for one NATS context."""
 
@@ -118,6 +101,8 @@ class ContextSettings:
     """Changes here are confirmed by typing, and need a reason."""
     read_only: bool = False
     """Nothing can be changed here, on the screen or by a headless command."""
+    system_context: str = ""
+    """A NATS context of the same servers whose user belongs to the system account: its JSZ tells everything at once."""
 
     def __post_init__(self) -> None:
         if self.write and self.read_only:
@@ -132,8 +117,25 @@ class TargetSettings:
     """May its messages be replayed; None leaves it to `Settings.policy`."""
     reason: str = ""
     """Why its policy is what it is, for whoever plans a replay."""
-    thresholds: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    thresholds: Overrides = field(default_factory=dict, hash=False)
+    """Fields of `Thresholds` that differ here: for an agent in its inbox and its subscriptions."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PatternSettings:
+    """What holds for all inboxes, all queues or all subscriptions."""
+
+    thresholds: Overrides = field(default_factory=dict, hash=False)
     """Fields of `Thresholds` that differ here."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Patterns:
+    """What holds for each of the patterns."""
+
+    inbox: PatternSettings = field(default_factory=PatternSettings)
+    tasks: PatternSettings = field(default_factory=PatternSettings)
+    events: PatternSettings = field(default_factory=PatternSettings)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,7 +171,9 @@ class Settings:
     theme: str = ""
     """Name of a colour theme; empty is the console's own."""
     thresholds: Thresholds = field(default_factory=Thresholds)
-    """Thresholds where neither an agent nor a role says otherwise."""
+    """Thresholds where no pattern, agent or role says otherwise."""
+    patterns: Patterns = field(default_factory=Patterns)
+    """Thresholds of all inboxes, all queues, all subscriptions."""
     contexts: Mapping[str, ContextSettings] = field(default_factory=dict, hash=False)
     """By NATS context name."""
     agents: Mapping[str, TargetSettings] = field(default_factory=dict, hash=False)
@@ -180,6 +184,7 @@ class Settings:
     """By glob over message types, in the order of the file."""
     keys: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Keys (comma-separated) by binding id."""
+    _book: ThresholdBook = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -188,12 +193,28 @@ class Settings:
         ):  # fmt: skip
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} must be between {low} and {high}")
-        for section, targets in (("agents", self.agents), ("roles", self.roles)):
-            for glob, target in targets.items():
-                try:
-                    _ = dataclasses.replace(self.thresholds, **target.thresholds)
-                except ValueError as error:
-                    raise ValueError(f"{section}.{glob}.thresholds: {error}") from None
+        of_patterns: dict[Pattern, Overrides] = {
+            "inbox": self.patterns.inbox.thresholds,
+            "tasks": self.patterns.tasks.thresholds,
+            "events": self.patterns.events.thresholds,
+        }
+        for pattern, overrides in of_patterns.items():
+            self._check(f"patterns.{pattern}", overrides)
+        globs = {"inbox": self.agents, "tasks": self.roles, "events": self.agents}
+        for pattern, overrides in of_patterns.items():
+            for glob, target in globs[pattern].items():
+                self._check(f"{'roles' if pattern == 'tasks' else 'agents'}.{glob}", overrides, target.thresholds)
+        of_globs: dict[Pattern, dict[str, Overrides]] = {
+            pattern: {glob: target.thresholds for glob, target in globs[pattern].items()} for pattern in of_patterns
+        }
+        # The way of the dataclasses to a derived value in a frozen one.
+        object.__setattr__(self, "_book", ThresholdBook(self.thresholds, of_patterns, of_globs))
+
+    def _check(self, where: str, *overrides: Overrides) -> None:
+        try:
+            narrowed(self.thresholds, *overrides)
+        except ValueError as error:
+            raise ValueError(f"{where}.thresholds: {error}") from None
 
     def context(self, name: str) -> ContextSettings:
         """Return what holds for a NATS context; the defaults if nothing is said or the name is empty."""
@@ -208,10 +229,24 @@ class Settings:
         rules = [Rule(each.policy, each.reason) for each in (place, of_type) if each is not None and each.policy]
         return max(rules, key=lambda rule: rule.policy.strictness)
 
-    def thresholds_for(self, kind: Literal["inbox", "tasks"], name: str) -> Thresholds:
-        """Return the thresholds of an agent's inbox or of a role's queue."""
-        own = next((each.thresholds for each in self._targets(kind, name) if each.thresholds), {})
-        return dataclasses.replace(self.thresholds, **own) if own else self.thresholds
+    def thresholds_for(self, kind: Pattern, name: str) -> Thresholds:
+        """Return the thresholds of an agent's inbox, of a role's queue or of an agent's subscriptions (`events`).
+
+        Those of everything, then of the pattern, then of the first fitting glob that says a field. What they say of dead
+        letters is about those of this inbox or queue alone, and 0 (never) if nothing says so.
+        """
+        return self._book.of(kind, name)
+
+    def letters_apart(self, source: str) -> bool:
+        """Return whether dead letters from a source have a threshold of their own, and do not count against `thresholds`.
+
+        Args:
+            source: `inbox.ceo`, `tasks.backend`, or `events.ceo-alerts`, which is its agent's.
+        """
+        kind, _, name = source.partition(".")
+        if kind == "tasks":
+            return self._book.letters_apart("tasks", name)
+        return self._book.letters_apart("inbox", name.rpartition("-")[0] if kind == "events" else name)
 
     def _targets(self, kind: Literal["inbox", "tasks"], name: str) -> list[TargetSettings]:
         globs = self.agents if kind == "inbox" else self.roles
@@ -276,11 +311,11 @@ def from_mapping(table: Mapping[str, Any]) -> Settings:
 def _values(cls: type[Any], table: Any, where: str) -> dict[str, Any]:
     """Read each entry of a table as `_READERS` says for that field of the dataclass."""
     readers = _READERS[cls]
-    entries = _table(table, where)
+    entries = read_table(table, where)
     for key in entries:
         if key not in readers:
-            raise SettingsError(f"unknown key {_join(where, key)!r}; known here: {', '.join(readers)}")
-    return {key: readers[key](value, _join(where, key)) for key, value in entries.items()}
+            raise SettingsError(f"unknown key {join(where, key)!r}; known here: {', '.join(readers)}")
+    return {key: readers[key](value, join(where, key)) for key, value in entries.items()}
 
 
 def _build(cls: type[Any], table: Any, where: str) -> Any:
@@ -289,49 +324,6 @@ def _build(cls: type[Any], table: Any, where: str) -> Any:
         return cls(**values)
     except ValueError as error:
         raise SettingsError(f"{where}: {error}" if where else str(error)) from None
-
-
-def _join(where: str, key: str) -> str:
-    return f"{where}.{key}" if where else key
-
-
-def _table(value: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise SettingsError(f"{where} must be a table")
-    return value
-
-
-def _boolean(value: Any, where: str) -> bool:
-    if not isinstance(value, bool):
-        raise SettingsError(f"{where} must be true or false")
-    return value
-
-
-def _integer(value: Any, where: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise SettingsError(f"{where} must be a whole number")
-    return value
-
-
-def _number(value: Any, where: str) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise SettingsError(f"{where} must be a number")
-    return float(value)
-
-
-def _seconds(value: Any, where: str) -> float:
-    if not isinstance(value, str):
-        return _number(value, f"{where} (seconds, or a duration like '10m')")
-    try:
-        return parse_duration(value)
-    except ValueError as error:
-        raise SettingsError(f"{where}: {error}") from None
-
-
-def _text(value: Any, where: str) -> str:
-    if not isinstance(value, str):
-        raise SettingsError(f"{where} must be a text")
-    return value
 
 
 def _policy(value: Any, where: str) -> ReplayPolicy:
@@ -346,36 +338,41 @@ def _one(cls: type[Any]) -> Callable[[Any, str], Any]:
     return lambda value, where: _build(cls, value, where)
 
 
-def _each(read: Callable[[Any, str], Any]) -> Callable[[Any, str], Mapping[str, Any]]:
-    return lambda value, where: {name: read(one, _join(where, name)) for name, one in _table(value, where).items()}
-
-
-def _overrides(value: Any, where: str) -> Mapping[str, Any]:
+def _overrides(value: Any, where: str) -> Overrides:
     return _values(Thresholds, value, where)
 
 
 _READERS: Final[Mapping[type[Any], Mapping[str, Callable[[Any, str], Any]]]] = {
     Thresholds: {
-        each.name: _seconds if each.name.startswith("oldest") else _integer for each in dataclasses.fields(Thresholds)
+        each.name: read_seconds if each.name.startswith("oldest") else read_integer
+        for each in dataclasses.fields(Thresholds)
     },
-    ContextSettings: {each.name: _boolean for each in dataclasses.fields(ContextSettings)},
-    TargetSettings: {"policy": _policy, "reason": _text, "thresholds": _overrides},
-    TypeSettings: {"policy": _policy, "reason": _text},
+    ContextSettings: {
+        "write": read_boolean,
+        "prod": read_boolean,
+        "read_only": read_boolean,
+        "system_context": read_text,
+    },
+    TargetSettings: {"policy": _policy, "reason": read_text, "thresholds": _overrides},
+    PatternSettings: {"thresholds": _overrides},
+    Patterns: {pattern: _one(PatternSettings) for pattern in PATTERNS},
+    TypeSettings: {"policy": _policy, "reason": read_text},
     Settings: {
-        "refresh": _seconds,
-        "read_only": _boolean,
+        "refresh": read_seconds,
+        "read_only": read_boolean,
         "policy": _policy,
-        "replay_rate": _number,
-        "replay_stop_ratio": _number,
-        "canary": _integer,
-        "canary_watch": _seconds,
-        "feed_lines": _integer,
-        "theme": _text,
+        "replay_rate": read_number,
+        "replay_stop_ratio": read_number,
+        "canary": read_integer,
+        "canary_watch": read_seconds,
+        "feed_lines": read_integer,
+        "theme": read_text,
         "thresholds": _one(Thresholds),
-        "contexts": _each(_one(ContextSettings)),
-        "agents": _each(_one(TargetSettings)),
-        "roles": _each(_one(TargetSettings)),
-        "types": _each(_one(TypeSettings)),
-        "keys": _each(_text),
+        "patterns": _one(Patterns),
+        "contexts": read_each(_one(ContextSettings)),
+        "agents": read_each(_one(TargetSettings)),
+        "roles": read_each(_one(TargetSettings)),
+        "types": read_each(_one(TypeSettings)),
+        "keys": read_each(read_text),
     },
 }

@@ -20,6 +20,7 @@ from nats.aio.client import Client
 
 from patterns import denials
 from patterns.errors import ConnectError, Unavailable, UnsupportedServer
+from patterns.headers import parse_fields
 from patterns.jetstream import JetStream
 
 log = logging.getLogger("patterns")
@@ -71,6 +72,7 @@ async def open_client(servers: str | Sequence[str], options: Mapping[str, Any]) 
             f"no NATS server answers at {_shown(urls)}: {str(reason) or type(reason).__name__}"
         ) from None
     _guard_pongs(nc)
+    nc._parse_header_lines = parse_fields  # type: ignore[method-assign]
     nc.options["max_reconnect_attempts"] = -1
     nc.options["reconnect_time_wait"] = options.get("reconnect_time_wait", 0.5)
     return nc

@@ -74,42 +74,94 @@ def depth_of(
     """
     state = stream.get("state", {})
     messages = int(state.get("messages", 0))
-    first = _moment(state.get("first_ts")) if messages else None
+    of_stream: dict[str, Any] = {
+        "messages": messages,
+        "bytes": int(state.get("bytes", 0)),
+        "oldest_at": _moment(state.get("first_ts")) if messages else None,
+        "last_seq": int(state.get("last_seq", 0)),
+    }
     if consumer is None:
-        return QueueDepth(
-            messages=messages,
-            pending=messages,
-            oldest_at=first,
-            last_seq=int(state.get("last_seq", 0)),
-            bytes=int(state.get("bytes", 0)),
-        )
+        return unattended(**of_stream)
     config = consumer.get("config", {})
-    pending, in_flight = int(consumer.get("num_pending", 0)), int(consumer.get("num_ack_pending", 0))
-    counted = server_counts and int(config.get("max_deliver", -1)) > 0
     filters = config.get("filter_subjects") or ([config["filter_subject"]] if config.get("filter_subject") else [])
-    return QueueDepth(
-        messages=messages if server_counts else pending + in_flight,
-        pending=pending,
-        ack_pending=in_flight,
+    return attended(
+        **of_stream,
+        pending=int(consumer.get("num_pending", 0)),
+        ack_pending=int(consumer.get("num_ack_pending", 0)),
         redelivered=int(consumer.get("num_redelivered", 0)),
         waiting=int(consumer.get("num_waiting", 0)),
-        stranded=max(0, messages - pending - in_flight) if counted else None,
-        paused_until=_paused_until(consumer),
-        oldest_at=first if server_counts else None,
-        last_seq=int(state.get("last_seq", 0)),
-        bytes=int(state.get("bytes", 0)),
-        ack_wait=int(config.get("ack_wait", 0)) / 1e9,
+        pause_remaining=int(consumer.get("pause_remaining", 0)) if consumer.get("paused") else 0,
+        ack_wait=int(config.get("ack_wait", 0)),
+        max_deliver=int(config.get("max_deliver", -1)),
         last_delivered_at=_moment(consumer.get("delivered", {}).get("last_active")),
         last_acked_at=_moment(consumer.get("ack_floor", {}).get("last_active")),
         durable=consumer.get("name"),
         topics=tuple(filters),
+        server_counts=server_counts,
     )
 
 
-def _paused_until(consumer: Mapping[str, Any]) -> datetime | None:
-    remaining = int(consumer.get("pause_remaining", 0))
-    return (
-        datetime.now(UTC) + timedelta(microseconds=remaining / 1000) if consumer.get("paused") and remaining else None
+def unattended(*, messages: int, bytes: int, oldest_at: datetime | None, last_seq: int) -> QueueDepth:
+    """The depth of a stream that nobody consumes."""
+    return QueueDepth(messages=messages, pending=messages, oldest_at=oldest_at, last_seq=last_seq, bytes=bytes)
+
+
+def attended(
+    *,
+    messages: int,
+    bytes: int,
+    oldest_at: datetime | None,
+    last_seq: int,
+    pending: int,
+    ack_pending: int,
+    redelivered: int,
+    waiting: int,
+    pause_remaining: int,
+    ack_wait: int,
+    max_deliver: int,
+    last_delivered_at: datetime | None,
+    last_acked_at: datetime | None,
+    durable: str | None,
+    topics: tuple[str, ...],
+    server_counts: bool = True,
+) -> QueueDepth:
+    """The depth of a stream with a consumer, from the server's counters; the rule of what counts as stranded is here.
+
+    Args:
+        messages: In the stream.
+        bytes: In the stream.
+        oldest_at: When its first message was stored; None if it is empty.
+        last_seq: Its newest sequence.
+        pending: Not yet delivered.
+        ack_pending: Delivered and not acknowledged.
+        redelivered: Of those, delivered more than once.
+        waiting: Open pull requests.
+        pause_remaining: Nanoseconds for which deliveries stay suspended; 0 if they are not.
+        ack_wait: Nanoseconds.
+        max_deliver: The server's limit; none if it is not positive.
+        last_delivered_at: When it delivered last.
+        last_acked_at: When it was acknowledged last.
+        durable: Its name.
+        topics: Subjects it filters by.
+        server_counts: See `depth_of`.
+    """
+    counted = server_counts and max_deliver > 0
+    return QueueDepth(
+        messages=messages if server_counts else pending + ack_pending,
+        pending=pending,
+        ack_pending=ack_pending,
+        redelivered=redelivered,
+        waiting=waiting,
+        stranded=max(0, messages - pending - ack_pending) if counted else None,
+        paused_until=datetime.now(UTC) + timedelta(microseconds=pause_remaining / 1000) if pause_remaining else None,
+        oldest_at=oldest_at if server_counts else None,
+        last_seq=last_seq,
+        bytes=bytes,
+        ack_wait=ack_wait / 1e9,
+        last_delivered_at=last_delivered_at,
+        last_acked_at=last_acked_at,
+        durable=durable,
+        topics=topics,
     )
 
 

@@ -6,9 +6,8 @@ is retried, as long as it comes back before the event's age limit. Not for work 
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,13 +15,13 @@ from nats.js import api
 from nats.js.errors import APIError
 
 from patterns import names
-from patterns.bell import Bell
 from patterns.consumer import Consumer
-from patterns.errors import InvalidName, Unavailable, UnknownDestination
+from patterns.errors import InvalidName, UnknownDestination
 from patterns.jetstream import CONSUMER_NOT_FOUND, STREAM_NOT_FOUND
 from patterns.lane import Lane
-from patterns.message import Message, Receipt, decode_stored, encode
+from patterns.message import Message, Receipt, encode
 from patterns.names import Entry
+from patterns.watch import Watch
 
 if TYPE_CHECKING:
     from patterns.fleet import Fleet
@@ -39,99 +38,6 @@ class EventLane(Lane):
     def entry(self, message: Message, stored_ns: int) -> Entry:
         """Entries of a subscription are named by its durable."""
         return Entry("events", self.durable, message.seq or 0, stored_ns)
-
-
-class Watch:
-    """A live tail of events for screens; iterate it. Makes no consumer and never blocks a publisher.
-
-    A core subscription rings, a direct get reads: events come in stream order with sequence and time, none twice.
-
-    Args:
-        fleet: The connection.
-        topics: Topics, wildcards allowed; none for all.
-        since: Start with what was stored at or after this moment; None starts now.
-        backlog: Events it may lag behind before it skips ahead and counts what it dropped.
-    """
-
-    def __init__(self, fleet: Fleet, topics: tuple[str, ...], since: datetime | None, *, backlog: int = 5_000) -> None:
-        self._fleet = fleet
-        self._filters = tuple(fleet.names.event_filter(topic) for topic in (topics or (">",)))
-        self._since = since
-        self._backlog = backlog
-        self.dropped = 0
-        """Events skipped because the reader was too slow."""
-        self.caught_up = asyncio.Event()
-        """Set whenever everything stored so far has been handed out."""
-        self.on_trouble: Callable[[Exception], None] | None = None
-        """Called with what kept a read from succeeding, for a reader who wants to say so; the watch goes on by itself."""
-
-    def __aiter__(self) -> AsyncIterator[Message]:
-        return self._run()
-
-    async def _run(self) -> AsyncIterator[Message]:
-        fleet, stream = self._fleet, self._fleet.names.events_stream
-        bell = Bell()
-        subscriptions = [await fleet.nc.subscribe(pattern, cb=bell.ring) for pattern in self._filters]
-        single = self._filters[0] if len(self._filters) == 1 else fleet.names.event_filter(">")
-        try:
-            position = await self._start(stream)
-            while True:
-                try:
-                    page = await fleet.jetstream.read(stream, start=position, limit=500, subject=single)
-                except (Unavailable, APIError) as error:
-                    log.debug("events not read, trying again: %s", error)
-                    if self.on_trouble is not None:
-                        self.on_trouble(error)
-                    await bell.wait(fleet.config.poll)
-                    continue
-                if page.remaining > self._backlog:
-                    position = await self._skip(stream, single, position, len(page.messages) + page.remaining)
-                    continue
-                for message in page.messages:
-                    position = message.seq + 1
-                    if any(names.subject_matches(pattern, message.subject) for pattern in self._filters):
-                        yield decode_stored(message, names=fleet.names, stream=stream)
-                if page.messages and page.remaining != 0:
-                    continue
-                self.caught_up.set()
-                if await bell.wait(fleet.config.poll):
-                    self.caught_up.clear()
-                elif not page.messages:
-                    position = await self._back(stream, position)
-        finally:
-            for subscription in subscriptions:
-                if not fleet.nc.is_closed:
-                    await subscription.unsubscribe()
-
-    async def _back(self, stream: str, position: int) -> int:
-        """Where to go on while nothing comes: at the beginning of a stream that was deleted and made again."""
-        info = await self._fleet.jetstream.stream_info(stream)
-        made_again = info is not None and int(info["state"]["last_seq"]) + 1 < position
-        return int(info["state"]["first_seq"]) if info is not None and made_again else position
-
-    async def _start(self, stream: str) -> int:
-        info = await self._fleet.jetstream.stream_info(stream)
-        last = int(info["state"]["last_seq"]) if info else 0
-        if self._since is None or info is None:
-            return last + 1
-        low, high = int(info["state"]["first_seq"]), last + 1
-        while low < high:
-            middle = (low + high) // 2
-            page = await self._fleet.jetstream.read(stream, start=middle, limit=1)
-            if page.messages and page.messages[0].stored_at < self._since:
-                low = page.messages[0].seq + 1
-            else:
-                high = middle
-        return low
-
-    async def _skip(self, stream: str, pattern: str, position: int, behind: int) -> int:
-        """Where to go on after leaving out most of the `behind` events from `position` on."""
-        info = await self._fleet.jetstream.stream_info(stream)
-        last = int(info["state"]["last_seq"]) if info else position
-        ahead = max(position + 1, last - self._backlog // 2)
-        page = await self._fleet.jetstream.read(stream, start=ahead, limit=1, subject=pattern)
-        self.dropped += max(0, behind - len(page.messages) - page.remaining)
-        return ahead
 
 
 class EventBus:

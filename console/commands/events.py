@@ -20,7 +20,7 @@ from console.operations.errors import UsageError
 
 if TYPE_CHECKING:
     from patterns import Fleet, Message
-    from patterns.events import Watch
+    from patterns.watch import Watch
 
 RETRY = 1.0
 """Seconds until the events are read again after they could not be."""
@@ -173,6 +173,6 @@ async def _last(fleet: Fleet) -> int:
 
 def _watch(fleet: Fleet, topics: list[str], since: datetime | None) -> Watch:
     """A watch that leaves nothing out: a pipe can wait, and what it has not read is not held in memory."""
-    from patterns.events import Watch
+    from patterns.watch import Watch
 
     return Watch(fleet, tuple(topics), since, backlog=sys.maxsize)

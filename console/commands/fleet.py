@@ -112,14 +112,14 @@ async def _views(fleet: Fleet, settings: Settings) -> AsyncIterator[FleetView]:
     """Views at the refresh interval; what cannot be read is told once and tried again."""
     import nats.errors
 
-    from console.monitor.derive import Derivation
+    from console.monitor.engine import Looks
     from patterns import PatternError
 
-    derivation = Derivation(settings)
+    looks = Looks(fleet, settings)
     reads, trouble = 0, ""
     while True:
         try:
-            view = derivation.update(await fleet.snapshot())
+            view = await looks.look()
         except (PatternError, nats.errors.Error, OSError) as error:
             reads = 0
             if trouble != (trouble := str(error) or type(error).__name__):
@@ -158,7 +158,7 @@ async def _check(options: GlobalOptions, *, as_json: bool) -> int:
 
 def verdict(view: FleetView) -> int:
     """The exit code of `check`: what is known to be critical first, then what could not be seen, then warnings."""
-    severities = {finding.severity for finding in view.findings}
+    severities = {finding.severity for finding in view.findings if finding.severity != "info"}
     if "critical" in severities:
         return 2
     if view.missing:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+
+from nats.aio.client import Client
 
 from console import settings as settings_file
 from console.commands.options import GlobalOptions
@@ -13,7 +16,10 @@ from console.connection import Target, connect, resolve
 from console.operations.errors import UsageError
 from console.operations.guard import WriteGuard
 from console.settings import Settings
-from patterns import Fleet, InvalidName, Names
+from patterns import Fleet, InvalidName, Names, PatternError
+from patterns.connection import leave, open_client
+
+log = logging.getLogger("console")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +47,29 @@ class Place:
         """The fleet, for the length of the block."""
         async with connect(self.target, org=self.names.org) as fleet:
             yield fleet
+
+    @asynccontextmanager
+    async def system(self) -> AsyncIterator[Client | None]:
+        """A connection of the system account, where the settings name a context for it; without it the lists are read.
+
+        Raises:
+            ConnectionProblem: The settings name a context that there is not, or that cannot be used.
+        """
+        context = self.settings.context(self.target.name).system_context
+        if not context:
+            yield None
+            return
+        target = resolve(None, context, os.environ)
+        try:
+            client = await open_client(target.servers, target.options)
+        except PatternError as error:
+            log.warning("system context %s: %s", context, error)
+            yield None
+            return
+        try:
+            yield client
+        finally:
+            await leave(client)
 
 
 def find(options: GlobalOptions) -> Place:

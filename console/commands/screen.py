@@ -45,13 +45,15 @@ async def _show(options: GlobalOptions) -> int:
         context_writes=place.settings.context(target.name).write,
     )
     ledger, guard = acting.ledger_of_screen(guard)
-    async with place.connected() as fleet:
+    async with place.connected() as fleet, place.system() as system:
         session = Session(
             fleet=fleet,
             settings=place.settings,
             guard=guard,
             name=target.name,
             address=target.display,
+            event_prefix=target.event_prefix,
+            system=system,
             # Who may only look writes nothing down, and needs no right to ask who that is.
             audit=await audit.opened(fleet, context=target.name, mode="ui") if guard.allowed else audit.unwritten(),
             ledger=ledger,

@@ -102,8 +102,12 @@ def subscription(each: Subscription) -> dict[str, Any]:
 
 
 def findings(found: Iterable[Finding]) -> list[dict[str, str]]:
-    """What a person should look at."""
-    return [{"severity": each.severity, "subject": each.subject, "text": each.text} for each in found]
+    """What a person should look at; what is no reason for an alarm is told to people only."""
+    return [
+        {"severity": each.severity, "subject": each.subject, "text": each.text}
+        for each in found
+        if each.severity != "info"
+    ]
 
 
 def check(status: int, found: Iterable[Finding]) -> dict[str, Any]:

@@ -13,9 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import nats.errors
+from nats.aio.client import Client
 
 from console.monitor.derive import Derivation
 from console.monitor.letters import LetterStore
+from console.monitor.reader import Reader
+from console.monitor.stranded import StrandedBook
 from console.monitor.view import FleetView
 from console.settings import Settings
 from console.text.safe import clean
@@ -23,8 +26,8 @@ from patterns import DeadLetter, Fleet, PatternError, Unavailable
 
 log = logging.getLogger("console.monitor")
 
-SLOWEST = 5.0
-"""Seconds between two reads at the most, however slow they are."""
+SLOWEST = 20.0
+"""Seconds between two reads at the most: while a node of a cluster is down, a list takes four."""
 
 SHARE = 5
 """A read may take this part (one fifth) of the interval; a slower one stretches the interval."""
@@ -42,6 +45,8 @@ class Health:
     """Monotonic time of the last good read; 0 before the first."""
     interval: float = 1.0
     """Seconds between reads at present."""
+    took: float = 0.0
+    """Seconds the last good read took, with everything that follows from it."""
 
     @property
     def age(self) -> float:
@@ -70,13 +75,19 @@ class Monitor:
     """Called after each read, on the event loop: for a test or a command that waits, not for a screen."""
     on_death: Callable[[DeadLetter], None] | None = None
     """Called for each dead letter that came while the monitor was reading."""
+    system: Client | None = None
+    """A connection of the system account to the same servers, where one is granted: see `Reader`."""
     _derivation: Derivation = field(init=False)
+    _reader: Reader = field(init=False)
+    _stranded: StrandedBook = field(init=False)
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
     _no_info: bool = False
 
     def __post_init__(self) -> None:
         self.letters = LetterStore(self.fleet)
         self._derivation = Derivation(self.settings)
+        self._reader = Reader(self.fleet, system=self.system)
+        self._stranded = StrandedBook(self.fleet)
         self.health.interval = self.settings.refresh
 
     async def run(self) -> None:
@@ -102,10 +113,14 @@ class Monitor:
         try:
             self._require_connection()
             rtt = await self._round_trip()
-            snapshot = await self.fleet.snapshot()
+            snapshot = await self._reader.read()
             if not any(text.startswith("dead letters") for text in snapshot.missing):
                 # What may not be seen is said in the view, and costs the dead letters only.
                 await self._read_letters()
+            view = await self._derivation.follow(
+                snapshot, redeaths=self.letters.redeaths, stranded=self._stranded.sequences
+            )
+            await self._stranded.refresh(view)
         except (PatternError, nats.errors.Error, OSError) as error:
             self.health.error = clean(str(error) or type(error).__name__)
             log.debug("read failed: %s", self.health.error)
@@ -116,7 +131,7 @@ class Monitor:
             log.exception("read failed")
             return False
         else:
-            self.view = self._derivation.update(snapshot)
+            self.view = view
             self.health.error, self.health.rtt, self.health.read_at = "", rtt, time.monotonic()
             return True
         finally:
@@ -153,9 +168,40 @@ async def observe(fleet: Fleet, settings: Settings, *, reads: int = 2, apart: fl
     Raises:
         Unavailable: The fleet cannot be read.
     """
-    derivation = Derivation(settings)
-    view = derivation.update(await fleet.snapshot())
-    for _ in range(reads - 1):
+    looks = Looks(fleet, settings)
+    view = await looks.look()
+    while reads > 1 or looks.learned:
+        reads -= 1
         await asyncio.sleep(apart)
-        view = derivation.update(await fleet.snapshot())
+        view = await looks.look()
     return view
+
+
+class Looks:
+    """Looks at a fleet without keeping a picture fresh, for commands; every consumer is asked in each.
+
+    Args:
+        fleet: The connection.
+        settings: What counts as too much.
+    """
+
+    def __init__(self, fleet: Fleet, settings: Settings) -> None:
+        self._reader = Reader(fleet, thorough=True)
+        self._derivation = Derivation(settings)
+        self._stranded = StrandedBook(fleet)
+        self._letters = LetterStore(fleet)
+        self.learned = False
+        """Whether the last look found out which messages are stranded, so that the next one says more."""
+
+    async def look(self) -> FleetView:
+        """Look once more.
+
+        Raises:
+            Unavailable: The fleet cannot be read.
+        """
+        snapshot = await self._reader.read()
+        if snapshot.dead_letters:
+            await self._letters.refresh()
+        view = self._derivation.update(snapshot, redeaths=self._letters.redeaths, stranded=self._stranded.sequences)
+        self.learned = await self._stranded.refresh(view)
+        return view

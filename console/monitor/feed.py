@@ -1,47 +1,45 @@
-"""The live feed: broadcasts, new dead letters and operator actions in one bounded list."""
+"""The live feed: broadcasts, new dead letters, advisories and operator actions in one bounded list."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
-from collections import deque
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Final
 
 import nats.errors
 
+from console.monitor.advisories import PREFIX, Advisories, Advisory
+from console.monitor.feed_items import BODY_LIMIT, EventItem, FeedItem, Opens, Told, action_text, is_action, one_line
 from console.text.safe import clean
-from patterns import DeadLetter, Fleet, Message, PatternError
+from patterns import DeadLetter, Fleet, PatternError
+from patterns.stored import StoredMessage
+from patterns.watch import Watch
+
+__all__ = ["BACKFILL", "BODY_LIMIT", "EventItem", "Feed", "FeedItem", "Told", "one_line"]
 
 log = logging.getLogger("console.monitor")
 
-BACKFILL = timedelta(minutes=10)
+BACKFILL: Final = timedelta(minutes=10)
 """How much of the stored past a new feed shows."""
-RATE_WINDOW = timedelta(seconds=10)
-BODY_LIMIT = 400
-"""Characters of a body that one line can show."""
-
-Tone = Literal["plain", "good", "warn", "bad", "accent"]
-
-
-@dataclass(frozen=True, slots=True)
-class FeedItem:
-    """One line of the feed; all texts are safe to show."""
-
-    id: int
-    """Grows by one with each item."""
-    at: datetime
-    topic: str
-    source: str
-    body: str
-    tone: Tone
-    message: Message | None = None
-    """The event, as it was stored."""
-    letter: int | None = None
-    """Sequence of the dead letter it speaks of."""
+RATE_WINDOW: Final = 10
+"""Seconds over which the rate is told."""
+SHARE: Final = 0.2
+"""Part of a core that may go into reading events: 10,000 a second take that on a machine of two cores."""
+MEMORY: Final = 32 << 20
+"""Bytes of bodies and headers that all items together are kept in, as long as each has `SMALLEST`."""
+SMALLEST: Final = 1 << 10
+REMEMBERED: Final = 1_000
+"""Actions whose broadcast is waited for, or was there first; characters of their names."""
+LONGEST: Final = 64 << 10
+"""Bytes of the broadcast of an action, at the most: those of this program have some hundred."""
+FRESH: Final = 60.0
+"""Seconds after which a broadcast is of an earlier run of its job."""
 
 
 class Feed:
@@ -51,23 +49,52 @@ class Feed:
         fleet: The connection.
         since: Start of the stored past to show; None takes ten minutes.
         capacity: Items kept.
+        event_prefix: Prefix of advisories in this account.
+        share: Part of a core that may go into reading events, see `Watch`.
     """
 
-    def __init__(self, fleet: Fleet, *, since: datetime | None = None, capacity: int = 5_000) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        *,
+        since: datetime | None = None,
+        capacity: int = 5_000,
+        event_prefix: str | None = None,
+        share: float = SHARE,
+    ) -> None:
         self._fleet = fleet
-        self._since = since
+        self._begin: datetime | None = since or datetime.now(UTC) - BACKFILL
+        self._share = share
+        self._room = max(SMALLEST, MEMORY // capacity)
+        self._advisories = Advisories(fleet, self.add_advisory, prefix=event_prefix or PREFIX)
         self.items: deque[FeedItem] = deque(maxlen=capacity)
-        self.dropped = 0
-        """Events skipped because they came faster than they could be read."""
+        self.window: timedelta | None = None if since else BACKFILL
+        """How far back it was told to begin; None if it shows what comes, or begins where it was made to."""
+        self.generation = 1
+        """Grows when another window was chosen: what was read before is shown no more."""
+        self._skipped = 0
         self._next = 1
-        self._arrivals: deque[float] = deque(maxlen=1000)
+        self._arrivals: deque[list[int]] = deque()
+        self._aside: deque[Told] = deque()
+        self._reader: asyncio.Task[None] | None = None
+        self._unheard: Counter[tuple[str, str]] = Counter()
+        """By job and action: how often it was told here and its broadcast not heard; below 0 the other way round."""
+
+    @property
+    def dropped(self) -> int:
+        """Events and advisories left out because they came faster than they could be read."""
+        return self._skipped + self._advisories.dropped
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """Subjects of advisories that this user may not subscribe to."""
+        return self._advisories.refused
 
     @property
     def rate(self) -> float:
-        """Items a second over the last ten seconds."""
-        now = time.monotonic()
-        window = RATE_WINDOW.total_seconds()
-        return sum(1 for moment in self._arrivals if now - moment <= window) / window
+        """Items a second over the last ten seconds, those left out too."""
+        now = int(time.time())
+        return sum(number for second, number in self._arrivals if 0 <= now - second < RATE_WINDOW) / RATE_WINDOW
 
     def since(self, last: int) -> list[FeedItem]:
         """Items that came after item `last`, oldest first."""
@@ -78,95 +105,186 @@ class Feed:
             fresh.append(item)
         return fresh[::-1]
 
+    # -- following
+
     async def run(self) -> None:
-        """Follow the events until cancelled; a broken connection is waited out."""
-        last = self._since or datetime.now(UTC) - BACKFILL
-        pause = 0.5
+        """Follow events and advisories until cancelled; a broken connection is waited out."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow())
+            group.create_task(self._hear())
+
+    def look_back(self, window: timedelta | None) -> None:
+        """Begin anew with what was stored within `window`; None shows only what comes from now on.
+
+        What is no event is not stored: what is held of it stays, as far as it lies in the window.
+        """
+        now = datetime.now(UTC)
+        try:
+            self._begin = now - window if window else None
+        except OverflowError:
+            self._begin = datetime.min.replace(tzinfo=UTC)
+        self.window = window or None
+        begin = self._begin or now
+        self._aside = deque(item for item in self.items if isinstance(item, Told) and item.at >= begin)
+        self.items.clear()
+        self._skipped = self._advisories.dropped = 0
+        self.generation += 1
+        if self._reader is not None:
+            self._reader.cancel()
+
+    async def _follow(self) -> None:
         while True:
-            watch = self._fleet.events.watch(since=last)
+            self._reader = asyncio.ensure_future(self._read())
             try:
-                async for message in watch:
-                    self.add_event(message)
-                    # The moment alone would bring this event back after a reconnect.
-                    last = (message.stored_at or last) + timedelta(microseconds=1)
-                    self.dropped += watch.dropped
-                    watch.dropped = 0
-                    pause = 0.5
+                # Another window cancels the reader, not this.
+                await asyncio.wait((self._reader,))
+            finally:
+                self._reader.cancel()
+                await asyncio.gather(self._reader, return_exceptions=True)
+            if not self._reader.cancelled():
+                self._reader.result()
+
+    async def _read(self) -> None:
+        """Read the events of the window; returns never."""
+        last, seen, pause = self._begin, 0, 0.5
+        backlog = max(self.items.maxlen or 0, 1)
+        while True:
+            watch = Watch(self._fleet, (), last, backlog=backlog, share=self._share)
+            try:
+                async with contextlib.aclosing(watch.pages()) as pages:
+                    if last is None:
+                        last = datetime.now(UTC)
+                    filler = asyncio.create_task(self._fill_up(watch))
+                    try:
+                        async for page in pages:
+                            self._skip(watch)
+                            # By its time alone the last event would come back after a lost connection.
+                            self.add_events(stored for stored in page if stored.seq > seen or stored.stored_at > last)
+                            last, seen, pause = page[-1].stored_at, page[-1].seq, 0.5
+                    finally:
+                        filler.cancel()
             except (PatternError, nats.errors.Error, OSError) as error:
                 log.debug("feed: %s", error)
+            finally:
+                self._skip(watch)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 5.0)
 
-    def add_event(self, message: Message) -> None:
-        """Add a broadcast."""
-        operator = message.type.startswith("console.")
-        self._add(
-            message.stored_at or datetime.now(UTC),
-            topic=clean(message.type),
-            source=clean(message.source),
-            body=_action_line(message) if operator else one_line(message),
-            tone="accent" if operator else _tone(message.type),
-            message=message,
-        )
+    async def _fill_up(self, watch: Watch) -> None:
+        """When all events of the window are there, what happened since then follows."""
+        await watch.caught_up.wait()
+        while self._aside:
+            self._add(self._aside.popleft())
+
+    def _skip(self, watch: Watch) -> None:
+        if watch.dropped:
+            self._arrived(time.time(), watch.dropped)
+            self._skipped += watch.dropped
+            watch.dropped = 0
+
+    async def _hear(self) -> None:
+        while True:
+            try:
+                await self._advisories.run()
+            except (nats.errors.Error, OSError) as error:
+                log.debug("advisories: %s", error)
+            await asyncio.sleep(5.0)
+
+    # -- adding
+
+    def add_events(self, events: Iterable[StoredMessage]) -> None:
+        """Add broadcasts, in the order of the stream."""
+        names, stream, room = self._fleet.names, self._fleet.names.events_stream, self._room
+        items, now = self.items, time.time()
+        fresh: Counter[int] = Counter()
+        for stored in events:
+            while self._aside and self._aside[0].at <= stored.stored_at:
+                self._add(self._aside.popleft())
+            if is_action(names, stored.subject) and self._was_told(stored):
+                continue
+            items.append(EventItem(self._next, stored, names, stream, room))
+            self._next += 1
+            fresh[stored.stored_ns // 1_000_000_000] += 1
+        for second, number in fresh.items():
+            # What is read from the past says nothing about the rate now.
+            if now - second < RATE_WINDOW:
+                self._arrived(second, number)
 
     def add_letter(self, letter: DeadLetter) -> None:
         """Add a death."""
         self._add(
-            letter.died_at,
-            topic=f"{'task.failed' if letter.kind == 'tasks' else 'dead letter'}",
-            source=clean(letter.agent or letter.name),
-            body=clean(f"{letter.type} {letter.id}  {letter.error_text or letter.reason}", limit=BODY_LIMIT),
-            tone="bad",
-            letter=letter.seq,
+            Told(
+                0,
+                letter.died_at,
+                "task.failed" if letter.kind == "tasks" else "dead letter",
+                clean(letter.agent or letter.name),
+                clean(f"{letter.type} {letter.id}  {letter.error_text or letter.reason}", limit=BODY_LIMIT),
+                "bad",
+                "letter",
+                letter=letter.seq,
+            )
         )
 
-    def _add(
-        self,
-        at: datetime,
-        *,
-        topic: str,
-        source: str,
-        body: str,
-        tone: Tone,
-        message: Message | None = None,
-        letter: int | None = None,
-    ) -> None:
-        self.items.append(FeedItem(self._next, at, topic, source, body, tone, message, letter))
-        self._next += 1
-        if datetime.now(UTC) - at < RATE_WINDOW:  # what is read from the past says nothing about the rate now
-            self._arrivals.append(time.monotonic())
+    def add_advisory(self, advisory: Advisory) -> None:
+        """Add what the server said."""
+        opens: Opens = "message" if advisory.seq else "row" if advisory.place.name else "details"
+        self._add(
+            Told(
+                0, datetime.now(UTC), advisory.kind, advisory.source, advisory.text, advisory.tone, opens,
+                advisory=advisory,
+            )
+        )  # fmt: skip
 
+    def add_action(self, job: str, action: str, *, done: int, planned: int, operator: str) -> None:
+        """Add what was done here, which is broadcast only where there are events and rights for it.
 
-def one_line(message: Message) -> str:
-    """The body on one line, safe and short."""
-    if message.data is not None and not isinstance(message.data, bytes):
+        Its broadcast, once it comes, is not shown as well; nor is this, if it has come already.
+        """
+        key = (job[:REMEMBERED], action[:REMEMBERED])
+        if self._unheard[key] < 0:
+            self._unheard[key] += 1
+            return
+        if len(self._unheard) > REMEMBERED:
+            self._unheard.clear()
+        self._unheard[key] += 1
+        text = action_text(job, action, done, planned, operator)
+        self._add(Told(0, datetime.now(UTC), f"console.{clean(action)}", "console", text, "accent", "jobs"))
+
+    def _was_told(self, stored: StoredMessage) -> bool:
+        """Whether this broadcast is of an action that is in the feed already."""
+        if len(stored.body) > LONGEST:
+            return False
         try:
-            return clean(json.dumps(message.data, ensure_ascii=False, separators=(",", ":")), limit=BODY_LIMIT)
-        except (TypeError, ValueError, RecursionError):
-            # RecursionError: what was nested just short of too deep to be read can be too deep to be written.
-            return clean(message.text, limit=BODY_LIMIT)
-    return clean(message.text, limit=BODY_LIMIT)
+            data = json.loads(stored.body)
+        except (ValueError, RecursionError):
+            return False
+        job, action = (data.get("job"), data.get("action")) if isinstance(data, dict) else (None, None)
+        if not isinstance(job, str) or not isinstance(action, str):
+            return False
+        key = (job[:REMEMBERED], action[:REMEMBERED])
+        if self._unheard.get(key, 0) > 0:
+            self._unheard[key] -= 1
+            return True
+        if time.time() - stored.stored_ns / 1e9 < FRESH:
+            if len(self._unheard) > REMEMBERED:  # anybody can broadcast any number of them
+                self._unheard.clear()
+            self._unheard[key] -= 1
+        return False
 
+    def _add(self, item: Told) -> None:
+        item.id = self._next
+        self._next += 1
+        self.items.append(item)
+        self._arrived(item.at.timestamp(), 1)
 
-def _action_line(message: Message) -> str:
-    """What an operator did, as this console's own jobs tell it."""
-    data = message.data
-    # Anybody may broadcast under this name: what a job does not say is shown like any other body.
-    if not isinstance(data, dict) or not isinstance(data.get("job"), str):
-        return one_line(message)
-    if not all(isinstance(data.get(key), str | int | None) for key in ("operator", "done", "planned")):
-        return one_line(message)
-    by = f" by {data.get('operator')}" if data.get("operator") else ""
-    verb = message.type.rpartition(".")[2]
-    return clean(f"job {data['job']}  {verb}: {data.get('done')} of {data.get('planned')} done{by}", limit=BODY_LIMIT)
-
-
-def _tone(type: str) -> Tone:
-    last = type.rpartition(".")[2].lower()
-    if last in ("completed", "done", "resolved", "launched", "succeeded", "recovered"):
-        return "good"
-    if last in ("failed", "error", "crashed", "down", "breach"):
-        return "bad"
-    if last in ("alert", "warning", "degraded", "delayed", "slow"):
-        return "warn"
-    return "accent"
+    def _arrived(self, moment: float, number: int) -> None:
+        second = int(moment)
+        if time.time() - second >= RATE_WINDOW:
+            return
+        for each in self._arrivals:
+            if each[0] == second:
+                each[1] += number
+                return
+        if len(self._arrivals) > 2 * RATE_WINDOW:
+            self._arrivals.popleft()
+        self._arrivals.append([second, number])

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 from console.causes import cause_of
 from patterns import DeadLetter, Fleet
 
 PAGE = 500
 CAPACITY = 20_000
 """Letters held at most, the newest; beyond, the screen says how many it does not show."""
+MOST_BYTES = 64 << 20
+"""Bytes of headers and bodies held at most, the newest letters'; each is in memory as bytes, as text and decoded."""
+SHARED = 8_192
+"""Texts that are remembered to be kept once."""
 
 
 class LetterStore:
@@ -20,8 +28,11 @@ class LetterStore:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._letters: dict[int, DeadLetter] = {}
+        self._bytes = 0
+        self._redeaths: dict[tuple[str, str], int] = {}
         self._mark: tuple[object, ...] = ()
         self._last = 0
+        self._texts = _Texts()
         self.total = 0
         """Letters on the server."""
         self.fresh: list[DeadLetter] = []
@@ -35,59 +46,129 @@ class LetterStore:
         """One letter, None if it is not held."""
         return self._letters.get(seq)
 
-    async def refresh(self) -> bool:
+    @property
+    def redeaths(self) -> Mapping[tuple[str, str], int]:
+        """How many of the letters held died again after a replay, by kind and name of where they died."""
+        return self._redeaths
+
+    async def refresh(self, info: Mapping[str, Any] | None = None) -> bool:
         """Read what is new, forget what is gone; whether anything changed.
+
+        Args:
+            info: Answer of STREAM.INFO or entry of STREAM.LIST for the dead letters, if it has just been read; it is read
+                if omitted.
 
         Raises:
             Unavailable: The DLQ cannot be read.
         """
-        js, stream = self._fleet.jetstream, self._fleet.dead_letters.stream
         self.fresh = []
-        info = await js.stream_info(stream)
+        if info is None:
+            info = await self._fleet.jetstream.stream_info(self._fleet.dead_letters.stream)
         if info is None:
             changed = bool(self._letters)
             self._forget_all()
             return changed
-        state = info["state"]
-        mark = (
-            info.get("created"),
-            state["messages"],
-            state["first_seq"],
-            state["last_seq"],
-            state.get("num_deleted", 0),
-        )
-        if mark == self._mark:
+        state, before = info["state"], self._mark
+        first, deleted = state["first_seq"], state.get("num_deleted", 0)
+        mark = (info.get("created"), first, deleted, state["messages"], state["last_seq"])
+        if mark == before:
             return False
-        if self._mark and self._mark[0] != mark[0]:
+        if before and before[0] != mark[0]:
             self._forget_all()
-        await self._read_new(int(state["first_seq"]), int(state["last_seq"]))
-        await self._drop_gone(int(state["first_seq"]))
+        await self._read_new(state)
+        # What was deleted stays so: where neither their number nor the beginning changed, it is the same letters.
+        if before[1:3] != (first, deleted):
+            await self._drop_gone(int(first))
         self.total, self._mark = int(state["messages"]), mark
         return True
 
-    async def _read_new(self, first: int, last: int) -> None:
-        after = max(self._last, last - CAPACITY, first - 1)
+    async def _read_new(self, state: Mapping[str, Any]) -> None:
+        messages, last = int(state["messages"]), int(state["last_seq"])
+        fitting = CAPACITY
+        if not self._mark:
+            # By their average: to read gigabytes of which a little is kept helps nobody.
+            fitting = min(CAPACITY, max(1, MOST_BYTES * messages // max(int(state.get("bytes", 0)), 1)))
+        after = max(self._last, last - fitting, int(state["first_seq"]) - 1)
         while page := await self._fleet.dead_letters.list(after=after, limit=PAGE):
-            self._letters.update((letter.seq, letter) for letter in page)
             for letter in page:
+                self._hold(self._texts.shared(letter))
                 # Remembered a page at a time: 20,000 different errors would hold the first paint for half a second.
                 cause_of(letter)
             if self._mark:
                 self.fresh += page
             after = page[-1].seq
+            while len(self._letters) > CAPACITY or (self._bytes > MOST_BYTES and len(self._letters) > 1):
+                self._drop(next(iter(self._letters)))
         self._last = max(self._last, after, last)
-        for seq in list(self._letters)[: max(0, len(self._letters) - CAPACITY)]:
-            del self._letters[seq]
 
     async def _drop_gone(self, first: int) -> None:
         info = await self._fleet.jetstream.api(
             f"STREAM.INFO.{self._fleet.dead_letters.stream}", {"deleted_details": True}, timeout=10.0
         )
         for seq in info["state"].get("deleted") or []:
-            self._letters.pop(seq, None)
+            self._drop(seq)
         for seq in [seq for seq in self._letters if seq < first]:
-            del self._letters[seq]
+            self._drop(seq)
+
+    def _hold(self, letter: DeadLetter) -> None:
+        self._drop(letter.seq)
+        self._letters[letter.seq] = letter
+        self._bytes += letter.size
+        if letter.replays > 0:
+            source = (letter.kind, letter.name)
+            self._redeaths[source] = self._redeaths.get(source, 0) + 1
+
+    def _drop(self, seq: int) -> None:
+        letter = self._letters.pop(seq, None)
+        if letter is None:
+            return
+        self._bytes -= letter.size
+        if letter.replays > 0:
+            source = (letter.kind, letter.name)
+            self._redeaths[source] -= 1
+            if not self._redeaths[source]:
+                del self._redeaths[source]
 
     def _forget_all(self) -> None:
         self._letters.clear()
+        self._redeaths.clear()
+        self._bytes = 0
         self._mark, self._last, self.total = (), 0, 0
+
+
+class _Texts:
+    """Keeps texts that many letters have in common once: most of a letter is names of headers and places, and ids thrice."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+
+    def shared(self, letter: DeadLetter) -> DeadLetter:
+        """The same letter."""
+        once, message = self._once, letter.message
+        if len(self._known) > SHARED:
+            self._known.clear()
+        return replace(
+            letter,
+            name=once(letter.name),
+            subject=once(letter.subject),
+            id=once(letter.id),
+            type=once(letter.type),
+            reason=once(letter.reason),
+            error_type=once(letter.error_type),
+            error=once(letter.error),
+            agent=once(letter.agent),
+            stream=once(letter.stream),
+            correlation_id=once(letter.correlation_id),
+            message=replace(
+                message,
+                id=once(message.id),
+                type=once(message.type),
+                source=once(message.source),
+                subject=once(message.subject),
+                correlation_id=once(message.correlation_id),
+                headers={once(name): once(value) for name, value in message.headers.items()},
+            ),
+        )
+
+    def _once(self, text: str) -> str:
+        return self._known.setdefault(text, text)

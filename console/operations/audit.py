@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from console.operations.errors import OperationError
-from console.operations.rights import rights_of
+from console.rights import rights_of
 from patterns import Fleet
 
 log = logging.getLogger("console.operations")

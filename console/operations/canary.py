@@ -12,7 +12,7 @@ import nats.errors
 from console.operations.errors import UsageError
 from console.operations.ledger import LedgerItem
 from console.operations.redeaths import Redeaths
-from console.operations.rights import takes
+from console.rights import takes
 from console.text import units
 from console.text.safe import clean
 from patterns import Fleet, PatternError

@@ -18,7 +18,7 @@ import nats.errors
 from console.operations.errors import OperationError, Refused
 from console.operations.items import Items
 from console.operations.places import Destinations
-from console.operations.rights import rights_of, takes
+from console.rights import rights_of, takes
 from console.text.safe import clean
 from patterns import Fleet, PatternError
 from patterns.headers import format_time, parse_time, parse_time_ns

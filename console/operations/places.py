@@ -9,7 +9,7 @@ from typing import Any
 from console.operations.errors import OperationError, Refused, UsageError
 from console.operations.ledger import TO_BE_MADE, JobRecord, identity_of
 from console.operations.plan import FASTEST, SLOWEST
-from console.operations.rights import Rights, rights_of
+from console.rights import Rights, rights_of
 from console.text.safe import clean
 from patterns import Fleet
 

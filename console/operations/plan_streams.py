@@ -17,9 +17,9 @@ from console.operations.ledger import JobLedger, identity_of
 from console.operations.places import Destinations, Stream, require_rate, require_removable
 from console.operations.plan import SAMPLE, Plan
 from console.operations.plan_letters import kept_for_undo, no_way_back
-from console.operations.rights import rights_of
 from console.operations.selection import Choice, Scan, messages
 from console.operations.spill import SpillFile
+from console.rights import rights_of
 from console.text import units
 from console.text.safe import clean
 from patterns import Fleet

@@ -14,6 +14,8 @@ from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Static
 
+from console.monitor.findings import alarms, of_failure
+from console.monitor.view import Finding
 from console.session import Runtime
 from console.text import units
 from console.text.safe import clean
@@ -104,7 +106,7 @@ class ConsoleScreen(Screen[None]):
         yield Static("", id="banner", markup=False)
         yield from self.body()
         yield self.filter_bar()
-        yield KeyHints()
+        yield KeyHints(keep=("z", "question_mark"))
 
     def on_mount(self) -> None:
         """Start ticking."""
@@ -144,6 +146,7 @@ class ConsoleScreen(Screen[None]):
         view, health = monitor.view, monitor.health
         jobs = [job for job in self.runtime.jobs if job.running]
         stale = bool(health.error) or (view is not None and health.age > STALE_AFTER * health.interval + 1)
+        found = alarms(self.findings())
         self.query_one(ConsoleHeader).state = HeaderState(
             context=session.name,
             server=session.address,
@@ -151,8 +154,9 @@ class ConsoleScreen(Screen[None]):
             rtt_s=health.rtt,
             link="connecting" if view is None else "stale" if stale else "live",
             age_s=health.age if stale else health.interval,
-            findings=len(view.findings) if view else 0,
-            critical=any(finding.severity == "critical" for finding in view.findings) if view else False,
+            findings=len(found),
+            # The worst stands first.
+            critical=bool(found) and found[0].severity == "critical",
             dead_letters=view.dead_letter_total if view else None,
             job=f"{job_progress(jobs[0])}{f' +{len(jobs) - 1}' if jobs[1:] else ''}" if jobs else "",
             writable=session.guard.allowed,
@@ -168,6 +172,13 @@ class ConsoleScreen(Screen[None]):
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
             banner.update(Text(f" ▲ not readable: {clean(missing[0])}{more}", no_wrap=True, overflow="ellipsis"))
         self.set_class(stale, "-stale")
+
+    def findings(self) -> tuple[Finding, ...]:
+        """What a person should look at, the worst first; that nothing can be read before anything that was."""
+        monitor = self.runtime.monitor
+        view, health = monitor.view, monitor.health
+        failure = of_failure(health.error, health.age if view is not None else None)
+        return (*failure, *view.findings) if view is not None else failure
 
     def now(self) -> datetime:
         """The moment ages are told against: that of the data, so that a stale screen does not age by itself."""

@@ -31,7 +31,6 @@ class FleetScreen(OperatingScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("R", "replay", "replay DLQ", id="fleet.replay"),
         Binding("x", "letters", "its dead letters", show=False, id="fleet.letters"),
-        Binding("z", "problems", "problems", id="fleet.problems"),
         Binding("i", "messages", "inbox", id="fleet.messages"),
         Binding("P", "pause", "pause/resume", id="fleet.pause"),
         Binding("S", "rescue", "rescue stranded", show=False, id="fleet.rescue"),
@@ -40,7 +39,6 @@ class FleetScreen(OperatingScreen):
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        self.problems_only = False
         self._flows: dict[str, Flow] = {}
         self._feed = FeedPainter(self.runtime.feed)
 
@@ -62,29 +60,21 @@ class FleetScreen(OperatingScreen):
             return
         self._flows = {flow.name: flow for flow in view.agents}
         word = self.expression.lower()
-        shown = [
-            flow
-            for flow in view.agents
-            if (not word or word in f"{flow.name} {flow.state.value}".lower())
-            and (not self.problems_only or flow.findings or flow.dead_letters)
-        ]
+        shown = [flow for flow in view.agents if not word or word in f"{flow.name} {flow.state.value}".lower()]
         table.empty = (
             "no agent has an inbox here\n\nFleet.provision(agents=[...]) makes one; `agent-console demo` shows how it looks."
             if not view.agents
-            else "no problems"
-            if self.problems_only
             else "no agent matches the filter"
         )
-        table.set_rows(fleet_rows(shown, self.runtime.session.settings.thresholds))
+        table.set_rows(fleet_rows(shown, self.runtime.session.settings.thresholds, view.inbox_peak))
         card = self.query_one("#fleet-card")
         # As tall as the whole fleet, not as what a filter leaves: the feed below must not jump.
         card.styles.height = max(len(view.agents), 5) + 3
         some = f"{len(shown)} of {len(view.agents)}" if len(shown) != len(view.agents) else f"{len(view.agents)}"
         suffix = f"  /{clean(self.expression, limit=40)}" if self.expression else ""
         order = "sorted by state" if table.sort is None else f"sorted by {table.sort[0]}"
-        problems = "  problems" if self.problems_only else ""
         noun = "agent" if len(view.agents) == 1 else "agents"
-        label(card, f"fleet  {some} {noun}{problems}", f"{order}{suffix}")
+        label(card, f"fleet  {some} {noun}", f"{view.way}  {order}{suffix}")
 
     def paint_feed(self) -> None:
         """Append what came."""
@@ -139,8 +129,3 @@ class FleetScreen(OperatingScreen):
     def action_rescue(self) -> None:
         """Move what is stranded, anywhere, to the dead letters."""
         self.rescue_stranded()
-
-    def action_problems(self) -> None:
-        """Show only rows with findings or dead letters, or all again."""
-        self.problems_only = not self.problems_only
-        self.repaint()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import ClassVar
+from datetime import UTC, datetime
+from typing import ClassVar, Final
 
 import nats.errors
 from rich.text import Text
@@ -13,8 +14,10 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from console.messages import place_of
 from console.monitor.feed import one_line
-from console.monitor.view import Flow
+from console.monitor.inflight import Hands, InFlight, Stage, in_flight
+from console.monitor.view import Flow, Subscription
 from console.session import Runtime
 from console.text import units
 from console.text.safe import clean
@@ -23,6 +26,13 @@ from patterns.message import decode
 
 PEEK = 20
 LABEL = 14
+STAGES: Final[dict[Stage, str]] = {
+    "working": "at work",
+    "retrying": "waits for its next attempt",
+    "settling": "ended, to be acknowledged",
+    "delivered": "delivered",
+}
+"""What is said of each."""
 
 
 class InspectPane(ModalScreen[None]):
@@ -74,14 +84,18 @@ class InspectPane(ModalScreen[None]):
 
 
 def flow_pane(runtime: Runtime, flow: Flow, *, inbox: bool, colours: dict[str, str]) -> InspectPane:
-    """One agent's inbox or one role's queue: counters, findings, and its oldest messages."""
-    fleet = runtime.fleet
-    place = fleet.inbox(flow.name) if inbox else fleet.tasks(flow.name)
-    kind = "inbox" if inbox else "queue"
+    """One agent's inbox or one role's queue: counters, findings, what is in flight, and its oldest messages."""
+    fleet, kind = runtime.fleet, "inbox" if inbox else "queue"
+    place = place_of(fleet.names, "inbox" if inbox else "queue", flow.name)
 
     async def load() -> Text:
         text = Text()
-        _facts(text, flow, colours)
+        try:
+            hands = await in_flight(fleet, place, durable=flow.depth.durable)
+        except (PatternError, nats.errors.Error) as error:
+            hands = Hands(unseen=f"what is in flight cannot be read: {error}")
+        _facts(text, flow, hands, colours)
+        _add_hands(text, hands, datetime.now(UTC), colours)
         page = await fleet.jetstream.read(place.stream, limit=PEEK)
         text.append(f"\noldest messages of {clean(place.stream)}, read without a consumer\n", colours["dim"])
         if not page.messages:
@@ -100,26 +114,122 @@ def flow_pane(runtime: Runtime, flow: Flow, *, inbox: bool, colours: dict[str, s
     return InspectPane(f"{kind} {flow.name}", load)
 
 
-def _facts(text: Text, flow: Flow, colours: dict[str, str]) -> None:
+def subscription_pane(subscription: Subscription, colours: dict[str, str]) -> InspectPane:
+    """One durable subscription: its counters, which is all that can be known of what it has in flight."""
+    depth = subscription.depth
+
+    async def load() -> Text:
+        text = Text()
+        for label, value in (
+            ("topics", "  ".join(clean(topic, limit=120) for topic in subscription.topics) or "all"),
+            ("behind", f"{units.count(depth.pending)} not yet delivered"),
+            ("ack pending", f"{units.count(depth.ack_pending)} delivered, not acknowledged"),
+            ("redelivered", _of(depth.redelivered, depth.ack_pending)),
+            ("waiting pulls", units.count(depth.waiting)),
+            ("oldest", f"{units.age(subscription.oldest_age)}, the first event not acknowledged"),
+            ("lease", f"{units.age(depth.ack_wait)} (ack_wait)"),
+            ("consumer", clean(depth.durable or "none")),
+        ):
+            _line(text, label, value, colours)
+        return text
+
+    name = "-".join(part for part in (subscription.agent, subscription.name) if part)
+    return InspectPane(f"subscription {name}", load)
+
+
+def _line(text: Text, label: str, value: str, colours: dict[str, str]) -> None:
+    text.append(f"{label:<{LABEL}}", colours["dim"])
+    text.append(value + "\n")
+
+
+def _facts(text: Text, flow: Flow, hands: Hands, colours: dict[str, str]) -> None:
     depth = flow.depth
     text.append(f"{flow.state.glyph} {flow.state.value}\n\n", colours["bright"])
+    limits = f", at most {units.count(hands.max_ack_pending)} in flight" if hands.max_ack_pending else ""
+    limits += f", delivered at most {units.count(hands.max_deliver)}×" if hands.max_deliver else ""
     rows = [
         ("messages", units.count(depth.messages)),
         ("pending", f"{units.count(depth.pending)} not yet delivered"),
         ("ack pending", f"{units.count(depth.ack_pending)} delivered, not acknowledged"),
         ("redelivered", units.count(depth.redelivered)),
-        ("stranded", "counted by the library" if flow.stranded is None else units.count(flow.stranded)),
+        ("stranded", _stranded(flow, hands)),
         ("waiting pulls", units.count(depth.waiting)),
         ("oldest", units.age(flow.oldest_age)),
         ("last ack", f"{units.age(flow.last_ack_age)} ago" if flow.last_ack_age is not None else "–"),
         ("in / ack", f"{units.rate(flow.in_rate)}/s  {units.rate(flow.ack_rate)}/s"),
+        ("drain in", _drain(flow)),
         ("stored", units.size(depth.bytes)),
-        ("lease", f"{units.age(depth.ack_wait)} (ack_wait)"),
-        ("dead letters", units.count(flow.dead_letters)),
+        ("lease", f"{units.age(depth.ack_wait)} (ack_wait){limits}"),
+        ("dead letters", f"{units.count(flow.dead_letters)}{_again(flow.redeaths)}"),
         ("consumer", clean(depth.durable or "none")),
     ]
     for label, value in rows:
-        text.append(f"{label:<{LABEL}}", colours["dim"])
-        text.append(value + "\n")
+        _line(text, label, value, colours)
     for finding in flow.findings:
-        text.append(f"▲ {clean(finding.text)}\n", colours["bad"])
+        glyph = "✖" if finding.severity == "critical" else "▲"
+        text.append(f"{glyph} {clean(finding.text, limit=400)}\n", colours["bad"])
+
+
+def _of(part: int, whole: int) -> str:
+    return units.count(part) if not part or not whole else f"{units.count(part)} of {units.count(whole)} in flight"
+
+
+def _stranded(flow: Flow, hands: Hands) -> str:
+    if flow.stranded is None:
+        return "counted by the library"
+    if not hands.stranded:
+        return units.count(flow.stranded)
+    more = " and more" if hands.more_stranded else ""
+    return f"{units.count(len(hands.stranded))}{more}: seq {', '.join(map(str, hands.stranded))}"
+
+
+def _drain(flow: Flow) -> str:
+    if not flow.depth.messages:
+        return "nothing to drain"
+    return units.age(flow.drain_eta) if flow.drain_eta is not None else "not at this pace"
+
+
+def _again(redeaths: int) -> str:
+    return f", {units.count(redeaths)} died again after a replay" if redeaths else ""
+
+
+def _add_hands(text: Text, hands: Hands, now: datetime, colours: dict[str, str]) -> None:
+    if not hands.total and not hands.unseen:
+        return
+    text.append("\nin flight\n", colours["dim"])
+    if hands.unseen:
+        text.append(f"▲ {clean(hands.unseen, limit=160)}\n", colours["bad"])
+    if hands.candidates:
+        text.append(f"{units.count(hands.total)} of these; the others are stranded, the server does not say which\n")
+    for each in hands.items:
+        _add_item(text, each, hands, now, colours)
+    more = hands.total - len(hands.items)
+    if more > 0:
+        text.append(f"and {units.count(more)} more\n" if hands.items else f"{units.count(more)}, not told which\n")
+
+
+def _add_item(text: Text, each: InFlight, hands: Hands, now: datetime, colours: dict[str, str]) -> None:
+    message = each.message
+
+    def ago(moment: datetime | None) -> str:
+        return units.age((now - moment).total_seconds()) if moment is not None else ""
+
+    text.append(f"{each.seq:>7}  ", colours["dim"])
+    text.append(f"{clean(message.type, limit=40)}  {clean(message.id, limit=40)}  ")
+    text.append(f"{ago(message.stored_at)} old\n", colours["dim"])
+    parts = [f"{clean(each.agent, limit=40)} {STAGES[each.stage]}".strip()]
+    if each.delivery is None:
+        parts.append("which delivery is not known")
+    else:
+        word = "delivery" if each.stage == "delivered" else "attempt"
+        most = f" of {units.count(hands.max_deliver)}" if hands.max_deliver else ""
+        parts.append(f"{word} {units.count(each.delivery)}{most}")
+    if each.since is not None:
+        parts.append(f"for {ago(each.since)}")
+    elif each.seen is not None:
+        parts.append(f"last sign of life {ago(each.seen)} ago")
+    elif each.stage == "delivered":
+        parts.append("no sign of life is known")
+    if each.note:
+        parts.append(clean(" ".join(each.note.split()), limit=120))
+    text.append(f"{'':>9}{', '.join(parts)}\n", colours["dim"])

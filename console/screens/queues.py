@@ -65,7 +65,7 @@ class QueuesScreen(OperatingScreen):
             if not view.queues
             else "no role matches the filter"
         )
-        table.set_rows(queue_rows(shown, self.runtime.session.settings.thresholds))
+        table.set_rows(queue_rows(shown, self.runtime.session.settings.thresholds, view.queue_peak))
         self._paint_subscriptions(view.subscriptions)
         card = self.query_one("#queues-card")
         card.styles.height = max(len(view.queues), 5) + 3

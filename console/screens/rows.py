@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from console.monitor.states import State
 from console.monitor.view import Flow, Subscription
@@ -14,6 +16,7 @@ from console.widgets.sparkline import spark
 
 ZERO = Cell("·", "dim", 0)
 """A zero is a dim dot: what needs no attention takes none."""
+_NO_AGE = Cell("·", "dim", -1.0)
 SPARK_WIDTH = 20
 QUEUE_SPARK_WIDTH = 14
 """The queues have one column more in the same 120 cells."""
@@ -56,20 +59,97 @@ SUBSCRIPTION_COLUMNS = (
 )
 
 
-def fleet_rows(flows: Iterable[Flow], thresholds: Thresholds) -> tuple[Row, ...]:
-    """Rows of the fleet table, the worst first."""
-    ordered = sorted(
-        flows, key=lambda flow: (flow.state.rank, -flow.depth.messages if flow.state.rank < 5 else 0, flow.name)
-    )
-    top = max((max(flow.history, default=0) for flow in ordered), default=0)
-    return tuple(_fleet_row(flow, thresholds, max(top, thresholds.inbox_backlog)) for flow in ordered)
+class FlowRow:
+    """A row whose cells are made when they are looked at: of 5,000 rows a screen shows thirty.
+
+    Args:
+        flow: What it shows.
+        cells: Make a cell each, in the order of the columns.
+        scale: What they are drawn by.
+    """
+
+    __slots__ = ("_cells", "_flow", "_made", "_scale", "key")
+
+    indent = 0
+    variant = ""
+    markable = True
+
+    def __init__(self, flow: Flow, cells: tuple[CellOf, ...], scale: Scale) -> None:
+        self.key = flow.name
+        self._flow = flow
+        self._cells = cells
+        self._scale = scale
+        self._made: tuple[Cell, ...] | None = None
+
+    @property
+    def glyph(self) -> str:
+        """Of its state."""
+        return self._flow.state.glyph
+
+    @property
+    def glyph_style(self) -> str:
+        """Of its state."""
+        return self._flow.state.style
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """All of them."""
+        if self._made is None:
+            self._made = tuple(cell(self._flow, self._scale) for cell in self._cells)
+        return self._made
+
+    def sort_value(self, index: int) -> Any:
+        """What the row sorts by in a column, without making the other cells."""
+        return self._cells[index](self._flow, self._scale).sort_value if index < len(self._cells) else None
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both look the same."""
+        if not isinstance(other, FlowRow):
+            return NotImplemented
+        same_state = self._flow.state is other._flow.state
+        return self is other or (self.key == other.key and same_state and self.cells == other.cells)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
-def queue_rows(flows: Iterable[Flow], thresholds: Thresholds) -> tuple[Row, ...]:
-    """Rows of the queue table, the worst first."""
-    ordered = sorted(flows, key=lambda flow: (flow.state.rank, flow.name))
-    top = max((max(flow.history, default=0) for flow in ordered), default=0)
-    return tuple(_queue_row(flow, thresholds, max(top, thresholds.queue_backlog)) for flow in ordered)
+class Scale(NamedTuple):
+    """What the rows of one table are drawn by."""
+
+    thresholds: Thresholds
+    top: float
+    """A full block of their histories."""
+
+
+CellOf = Callable[[Flow, Scale], Cell]
+
+
+def fleet_rows(flows: Iterable[Flow], thresholds: Thresholds, peak: int | None = None) -> tuple[FlowRow, ...]:
+    """Rows of the fleet table, the worst first.
+
+    Args:
+        flows: The inboxes.
+        thresholds: From where on something is coloured.
+        peak: The most messages in any history; found out if not given.
+    """
+    return _rows(flows, FLEET_CELLS, thresholds, thresholds.inbox_backlog, peak)
+
+
+def queue_rows(flows: Iterable[Flow], thresholds: Thresholds, peak: int | None = None) -> tuple[FlowRow, ...]:
+    """Rows of the queue table, the worst first; see `fleet_rows`."""
+    return _rows(flows, QUEUE_CELLS, thresholds, thresholds.queue_backlog, peak)
+
+
+def _rows(
+    flows: Iterable[Flow], cells: tuple[CellOf, ...], thresholds: Thresholds, least: int, peak: int | None
+) -> tuple[FlowRow, ...]:
+    ordered = sorted(flows, key=_ORDER)
+    if peak is None:
+        peak = max((flow.track.peak for flow in ordered), default=0)
+    scale = Scale(thresholds, max(peak, least))
+    return tuple([FlowRow(flow, cells, scale) for flow in ordered])
+
+
+_ORDER = attrgetter("order")
 
 
 def subscription_rows(subscriptions: Iterable[Subscription]) -> tuple[Row, ...]:
@@ -89,51 +169,6 @@ def subscription_rows(subscriptions: Iterable[Subscription]) -> tuple[Row, ...]:
             ),
         )
         for each in ordered
-    )
-
-
-def _fleet_row(flow: Flow, thresholds: Thresholds, top: float) -> Row:
-    depth = flow.depth
-    return Row(
-        key=flow.name,
-        cells=(
-            Cell(clean(flow.name)),
-            _state(flow.state),
-            _number(depth.messages, "warn" if depth.messages > thresholds.inbox_backlog else None),
-            _number(depth.ack_pending),
-            _age(flow.oldest_age, thresholds),
-            _rate(flow.in_rate),
-            _rate(flow.ack_rate, bad=flow.state in (State.NO_WORKER, State.STALLED)),
-            _number(depth.redelivered, "warn" if depth.redelivered >= thresholds.redelivered else None),
-            _number(flow.stranded, "bad"),
-            _number(flow.dead_letters, "warn"),
-            _history(flow, top),
-        ),
-        glyph=flow.state.glyph,
-        glyph_style=flow.state.style,
-    )
-
-
-def _queue_row(flow: Flow, thresholds: Thresholds, top: float) -> Row:
-    depth = flow.depth
-    return Row(
-        key=flow.name,
-        cells=(
-            Cell(clean(flow.name)),
-            _state(flow.state),
-            _number(depth.messages, "warn" if depth.messages > thresholds.queue_backlog else None),
-            _number(depth.ack_pending),
-            _number(flow.workers),
-            _age(flow.oldest_age, thresholds),
-            _rate(flow.in_rate),
-            _rate(flow.ack_rate, bad=flow.state in (State.NO_WORKER, State.STALLED)),
-            Cell(units.age(flow.drain_eta), None if flow.drain_eta is not None else "dim", flow.drain_eta),
-            _number(depth.redelivered, "warn" if depth.redelivered >= thresholds.redelivered else None),
-            _number(flow.dead_letters, "warn"),
-            _history(flow, top, QUEUE_SPARK_WIDTH),
-        ),
-        glyph=flow.state.glyph,
-        glyph_style=flow.state.style,
     )
 
 
@@ -157,14 +192,79 @@ def _rate(value: float | None, *, bad: bool = False) -> Cell:
 
 def _age(seconds: float | None, thresholds: Thresholds) -> Cell:
     if seconds is None:
-        return ZERO._replace(sort=-1.0)
+        return _NO_AGE
     style = "bad" if seconds >= thresholds.oldest_crit else "warn" if seconds >= thresholds.oldest_warn / 2 else None
     return Cell(units.age(seconds), style, seconds)
 
 
 def _history(flow: Flow, top: float, width: int = SPARK_WIDTH) -> Cell:
-    style = {"bad": "bad", "warn": "warn"}.get(flow.state.style, "accent" if any(flow.history) else "dim")
-    return Cell(spark(flow.history, width, top), style)
+    history = flow.history
+    style = {"bad": "bad", "warn": "warn"}.get(flow.state.style, "accent" if any(history) else "dim")
+    return Cell(spark(history, width, top), style)
+
+
+def _waiting(flow: Flow, threshold: int) -> Cell:
+    return _number(flow.depth.messages, "warn" if flow.depth.messages > threshold else None)
+
+
+def _acks(flow: Flow) -> Cell:
+    return _rate(flow.ack_rate, bad=flow.state in (State.NO_WORKER, State.STALLED))
+
+
+def _name_cell(flow: Flow, _: Scale) -> Cell:
+    return Cell(clean(flow.name))
+
+
+def _state_cell(flow: Flow, _: Scale) -> Cell:
+    return _state(flow.state)
+
+
+def _ack_pending_cell(flow: Flow, _: Scale) -> Cell:
+    return _number(flow.depth.ack_pending)
+
+
+def _oldest_cell(flow: Flow, scale: Scale) -> Cell:
+    return _age(flow.oldest_age, scale.thresholds)
+
+
+_RATES: tuple[CellOf, ...] = (lambda flow, _: _rate(flow.in_rate), lambda flow, _: _acks(flow))
+
+
+def _redelivered_cell(flow: Flow, scale: Scale) -> Cell:
+    return _number(flow.depth.redelivered, "warn" if flow.depth.redelivered >= scale.thresholds.redelivered else None)
+
+
+def _dead_cell(flow: Flow, _: Scale) -> Cell:
+    return _number(flow.dead_letters, "warn")
+
+
+FLEET_CELLS: tuple[CellOf, ...] = (
+    _name_cell,
+    _state_cell,
+    lambda flow, scale: _waiting(flow, scale.thresholds.inbox_backlog),
+    _ack_pending_cell,
+    _oldest_cell,
+    *_RATES,
+    _redelivered_cell,
+    lambda flow, _: _number(flow.stranded, "bad"),
+    _dead_cell,
+    lambda flow, scale: _history(flow, scale.top),
+)
+"""In the order of `FLEET_COLUMNS`."""
+QUEUE_CELLS: tuple[CellOf, ...] = (
+    _name_cell,
+    _state_cell,
+    lambda flow, scale: _waiting(flow, scale.thresholds.queue_backlog),
+    _ack_pending_cell,
+    lambda flow, _: _number(flow.workers),
+    _oldest_cell,
+    *_RATES,
+    lambda flow, _: Cell(units.age(flow.drain_eta), None if flow.drain_eta is not None else "dim", flow.drain_eta),
+    _redelivered_cell,
+    _dead_cell,
+    lambda flow, scale: _history(flow, scale.top, QUEUE_SPARK_WIDTH),
+)
+"""In the order of `QUEUE_COLUMNS`."""
 
 
 def sources_text(sources: Mapping[str, int], limit: int = 4) -> str:

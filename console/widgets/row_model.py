@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import chain
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 GAP: Final = 2
 """Cells between two columns."""
@@ -44,6 +44,56 @@ class Row(NamedTuple):
     variant: str = ""
     """The column set that lays this row out; empty for the table's own."""
     markable: bool = True
+
+    def sort_value(self, index: int) -> Any:
+        """What the row sorts by in a column; None if it has no such cell."""
+        return self.cells[index].sort_value if index < len(self.cells) else None
+
+
+class AnyRow(Protocol):
+    """What a table shows: a `Row`, or something that makes its cells when they are looked at."""
+
+    @property
+    def key(self) -> str:
+        """Names it."""
+        ...
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """In the order of the columns."""
+        ...
+
+    @property
+    def glyph(self) -> str:
+        """Before the first column."""
+        ...
+
+    @property
+    def glyph_style(self) -> str | None:
+        """Of the glyph."""
+        ...
+
+    @property
+    def indent(self) -> int:
+        """Levels to the right."""
+        ...
+
+    @property
+    def variant(self) -> str:
+        """The column set that lays it out."""
+        ...
+
+    @property
+    def markable(self) -> bool:
+        """Whether it can be marked."""
+        ...
+
+    def sort_value(self, index: int) -> Any:
+        """What it sorts by in a column."""
+        ...
+
+
+R = TypeVar("R", bound=AnyRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +172,13 @@ def arrange(columns: Sequence[Column], available: int) -> tuple[Placed, ...]:
     return tuple(placed)
 
 
-def sort_rows(rows: Sequence[Row], index: int, *, reverse: bool) -> tuple[Row, ...]:
+def sort_rows(rows: Sequence[R], index: int, *, reverse: bool) -> tuple[R, ...]:
     """Sort rows by their cell at `index`: numbers before texts, texts without case, rows without a value last."""
-    valued: list[tuple[Any, Row]] = []
-    valueless: list[Row] = []
+    valued: list[tuple[Any, R]] = []
+    valueless: list[R] = []
     kinds: set[int] = set()
     for row in rows:
-        value = row.cells[index].sort_value if index < len(row.cells) else None
+        value = row.sort_value(index)
         if value is None or value == "" or value != value:  # noqa: PLR0124  NaN alone differs from itself
             valueless.append(row)
         else:
@@ -144,7 +194,7 @@ def sort_rows(rows: Sequence[Row], index: int, *, reverse: bool) -> tuple[Row, .
     return (*(row for _, row in valued), *valueless)
 
 
-def follow(cursor: str | None, before: Sequence[Row], after: Mapping[str, int]) -> str | None:
+def follow(cursor: str | None, before: Sequence[AnyRow], after: Mapping[str, int]) -> str | None:
     """The key that the cursor is on after a change of the rows.
 
     Args:
@@ -159,7 +209,7 @@ def follow(cursor: str | None, before: Sequence[Row], after: Mapping[str, int]) 
     if cursor in after:
         return cursor
     place = next((at for at, row in enumerate(before) if row.key == cursor), 0)
-    candidates: Iterable[Row] = chain(before[place:], reversed(before[:place]))
+    candidates: Iterable[AnyRow] = chain(before[place:], reversed(before[:place]))
     for row in candidates:
         if row.key in after:
             return row.key
@@ -172,9 +222,9 @@ def _kind(value: Any) -> int:
     return 2 if isinstance(value, str) else 1
 
 
-def _first(pair: tuple[Any, Row]) -> Any:
+def _first(pair: tuple[Any, AnyRow]) -> Any:
     return pair[0]
 
 
-def _ranked(pair: tuple[Any, Row]) -> tuple[int, Any]:
+def _ranked(pair: tuple[Any, AnyRow]) -> tuple[int, Any]:
     return _kind(pair[0]), pair[0]

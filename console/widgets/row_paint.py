@@ -11,7 +11,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from console.text.safe import clean, fit, is_clean
-from console.widgets.row_model import GAP, Column, Placed, Row, arrange
+from console.widgets.row_model import GAP, AnyRow, Column, Placed, arrange
 
 MARK: Final = "\u25a0"
 CURSOR: Final = "\u258e"
@@ -115,7 +115,7 @@ class RowPainter:
                 parts.append(fit(column.title, width, column.align) + fit(sign, GAP))
         return [Segment("".join(parts), self.style("header"))]
 
-    def row(self, row: Row, *, on_cursor: bool, marked: bool) -> list[Segment]:
+    def row(self, row: AnyRow, *, on_cursor: bool, marked: bool) -> list[Segment]:
         """One row: margin, glyph and cells. A mark takes the place of a missing glyph, or else the margin."""
         margin, margin_style = (CURSOR, self.style("cursor-bar", on_cursor=True)) if on_cursor else (" ", self.style())
         glyph, glyph_style = row.glyph or " ", self.style(row.glyph_style, on_cursor=on_cursor)

@@ -21,7 +21,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from console.text.safe import clean
-from console.widgets.row_model import Cell, Column, Row, follow, sort_rows
+from console.widgets.row_model import AnyRow, Cell, Column, Row, follow, sort_rows
 from console.widgets.row_paint import COMPONENTS, PREFIX, STYLE, RowPainter
 
 __all__ = ["Cell", "Column", "Row", "RowTable"]
@@ -38,7 +38,7 @@ class _TableMessage(Message):
 
 
 class RowTable(ScrollView, can_focus=True):
-    """A table of immutable rows with a sticky header, marks, and a cursor that follows its row.
+    """A table of rows that do not change, with a sticky header, marks, and a cursor that follows its row.
 
     Args:
         columns: From left to right.
@@ -112,8 +112,8 @@ class RowTable(ScrollView, can_focus=True):
         self._paint = RowPainter({**(variants or {}), "": columns}, self._component_style)
         self._header_lines = 1 if show_header else 0
         self._markable = markable
-        self._given: tuple[Row, ...] = ()
-        self._rows: tuple[Row, ...] = ()
+        self._given: tuple[AnyRow, ...] = ()
+        self._rows: tuple[AnyRow, ...] = ()
         self._index: dict[str, int] = {}
         self._cursor_key: str | None = None
         self._wanted_key: str | None = None  # outlives the rows: they come back after a lost connection
@@ -126,7 +126,7 @@ class RowTable(ScrollView, can_focus=True):
     # -- What it shows ------------------------------------------------------------------------------------------------
 
     @property
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[AnyRow, ...]:
         """The rows in the order shown."""
         return self._rows
 
@@ -156,7 +156,7 @@ class RowTable(ScrollView, can_focus=True):
         self._paint.set_width(self.scrollable_content_region.width)
         return tuple(placed.column.id for placed in self._paint.layout())
 
-    def set_rows(self, rows: Iterable[Row]) -> None:
+    def set_rows(self, rows: Iterable[AnyRow]) -> None:
         """Show another snapshot, keeping cursor, marks, order and what is at which height of the screen."""
         self._given = tuple(rows)
         self._show()
@@ -201,7 +201,7 @@ class RowTable(ScrollView, can_focus=True):
     def _page(self) -> int:
         return max(1, self.size.height - self._header_lines)
 
-    def _ordered(self) -> tuple[Row, ...]:
+    def _ordered(self) -> tuple[AnyRow, ...]:
         if self._sort is None:
             return self._given
         column_id, reverse = self._sort
@@ -227,7 +227,7 @@ class RowTable(ScrollView, can_focus=True):
             self.scroll_to(y=at - height, animate=False, force=True)
         self._redraw_changes(before, top, cursor)
 
-    def _redraw_changes(self, before: tuple[Row, ...], top: int, cursor: str | None) -> None:
+    def _redraw_changes(self, before: tuple[AnyRow, ...], top: int, cursor: str | None) -> None:
         """Redraw the lines that differ: in most refreshes of a large table nearly none of the visible ones does."""
         rows = self._rows
         if len(before) != len(rows) or not rows or self.scroll_offset.y != top:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import signal
+from datetime import UTC, datetime
 
 import pytest
+from rich.console import Console
 
-from patterns import Fleet
+from console import report
+from console.commands import shapes
+from console.commands.fleet import verdict
+from console.monitor.view import Finding, FleetView
+from patterns import Fleet, ServerInfo
 from patterns.server import LocalServer
 from tests.support.commandline import HOSTILE, CommandLine, foreign_fleet, letter, prepared, program, start
+from tests.support.letters import forge
 
 AGENT = {"agent", "state", "inbox", "dead_letters", "findings"}
 INBOX = {
@@ -214,3 +222,51 @@ def test_hostile_names_of_sources_reach_people_clean(command: CommandLine, serve
         assert "\x1b" not in result.out
         assert "\u202e" not in result.out
     assert "\x1b" in HOSTILE
+
+
+async def _two_sources(fleet: Fleet) -> None:
+    """Two dead letters of an agent that is known for them, and one of another."""
+    for number in range(2):
+        await forge(fleet, f"inbox.noisy.{number}-{number}")
+    await forge(fleet, "inbox.ceo.9-9", Replays="1")
+
+
+def test_check_judges_by_thresholds_of_patterns_and_names(command: CommandLine, server: LocalServer, tmp_path) -> None:
+    prepared(server.url, _two_sources, agents=("ceo", "noisy"))
+    file = tmp_path / "settings.toml"
+
+    def texts(toml: str) -> tuple[int, list[str]]:
+        file.write_text(toml)
+        result = command("check", "--json", "--config", str(file))
+        assert {frozenset(finding) for finding in result.json["findings"]} <= {
+            frozenset({"severity", "subject", "text"})
+        }
+        return result.status, [f"{finding['subject']}: {finding['text']}" for finding in result.json["findings"]]
+
+    again = "inbox.ceo: 1 dead letter died again after a replay: find out why before the next"
+    assert texts("") == (1, ["dlq: 3 dead letters, most of them from inbox.noisy", again])
+    noisy = "[agents.noisy]\nthresholds = { dead_letters_warn = 3 }\n"
+    assert texts(noisy) == (1, ["dlq: 1 dead letter from inbox.ceo", again])
+    assert texts("[thresholds]\nredeaths_warn = 0\n" + noisy) == (1, ["dlq: 1 dead letter from inbox.ceo"])
+    quiet = "[patterns.inbox]\nthresholds = { dead_letters_warn = 3, redeaths_warn = 2 }\n"
+    assert texts(quiet) == (0, [])
+    assert texts(quiet + "[agents.noisy]\nthresholds = { dead_letters_warn = 1, dead_letters_crit = 2 }\n") == (
+        2,
+        ["inbox.noisy: 2 dead letters"],
+    )
+
+
+def test_what_is_no_alarm_is_told_to_people_and_judged_by_nobody() -> None:
+    slow = Finding("info", "read", "a read takes long")
+    view = dataclasses.replace(_view(), findings=(slow,))
+    assert verdict(view) == 0
+    assert shapes.check(0, view.findings) == {"status": "healthy", "findings": []}
+    told = Console(width=120)
+    with told.capture() as captured:
+        for part in report.check("healthy", view):
+            told.print(part)
+    assert "○ info" in " ".join(captured.get().split())
+
+
+def _view() -> FleetView:
+    return FleetView(taken_at=datetime.now(UTC), took=0.0, server=ServerInfo("n", "2.15.1", "nats://x", None))

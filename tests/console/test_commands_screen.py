@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import pty
 import select
@@ -142,3 +143,28 @@ def test_a_signal_ends_the_demo_and_restores_the_terminal(number: signal.Signals
         assert screen.end() == 128 + number
     assert LEFT in screen.output
     assert b"Traceback" not in screen.output
+
+
+def test_the_system_context_of_the_settings_reads_the_fleet_by_jsz(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts = """
+        jetstream {}
+        accounts { APP { jetstream: enabled, users: [{ user: app, password: a }] }
+                   SYS { users: [{ user: sys, password: s }] } }
+        system_account: SYS
+    """
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    contexts = tmp_path / "nats" / "context"
+    contexts.mkdir(parents=True)
+    (tmp_path / "agent-console").mkdir()
+    (tmp_path / "agent-console" / "config.toml").write_text('[contexts.app]\nsystem_context = "sys"\n')
+    with LocalServer(config=accounts) as server:
+        for user, password in (("app", "a"), ("sys", "s")):
+            fields = {"url": server.url, "user": user, "password": password}
+            (contexts / f"{user}.json").write_text(json.dumps(fields))
+        prepared(server.url.replace("//", "//app:a@"), letter)
+        with terminal("--context", "app") as screen:
+            screen.wait_for(lambda text: "ceo" in text and "JSZ" in text)
+            screen.type("q")
+            assert screen.end() == 0

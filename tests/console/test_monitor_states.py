@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from console.monitor.derive import Derivation
+from console.monitor.snapshot import Snapshot
 from console.monitor.states import State, classify
 from console.monitor.view import Finding, FleetView, Flow
 from console.settings import Settings, TargetSettings, Thresholds
-from patterns import FleetSnapshot, QueueDepth, ServerInfo
+from patterns import QueueDepth, ServerInfo
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SERVER = ServerInfo("n1", "2.15.1", "nats://127.0.0.1:4222", None)
@@ -175,13 +176,17 @@ class Reads:
         subscriptions: dict[str, QueueDepth] | None = None,
         letters: dict[str, int] | None = None,
         missing: tuple[str, ...] = (),
+        hidden: frozenset[tuple[str, str]] = frozenset(),
     ) -> FleetView:
         """The view of a snapshot taken so many seconds after the one before."""
         self.now += timedelta(seconds=after)
         inboxes = inbox if isinstance(inbox, dict) else {} if inbox is None else {"ceo": inbox}
         return self.derivation.update(
-            FleetSnapshot(self.now, 0.01, SERVER, inboxes, queues or {}, subscriptions or {}, letters or {}, missing)
-        )
+            Snapshot(
+                taken_at=self.now, took=0.01, server=SERVER, inboxes=inboxes, queues=queues or {},
+                subscriptions=subscriptions or {}, dead_letters=letters or {}, missing=missing, hidden=hidden,
+            )
+        )  # fmt: skip
 
     def row(self, inbox: QueueDepth, **options: Any) -> Flow:
         """The row of the only agent."""
@@ -394,13 +399,13 @@ class TestFindings:
         view = reads(agents, queues=roles)
         states = {flow.name: flow.state for flow in (*view.agents, *view.queues)}
         assert {name for name, state in states.items() if state is State.BACKLOG} == {"batch-2", "ceo", "slow", "other"}
-        assert severities(view.findings) == [
-            ("critical", "tasks.slow"),
-            ("warning", "inbox.batch-2"),
-            ("warning", "inbox.ceo"),
-            ("warning", "inbox.ceo"),
-            ("warning", "tasks.other"),
-            ("warning", "tasks.slow"),
+        assert [(each.severity, each.subject, each.trouble) for each in view.findings] == [
+            ("critical", "tasks.slow", "oldest"),
+            ("warning", "inbox.ceo", "oldest"),
+            ("warning", "inbox.batch-2", "backlog"),
+            ("warning", "inbox.ceo", "backlog"),
+            ("warning", "tasks.other", "backlog"),
+            ("warning", "tasks.slow", "backlog"),
         ]
 
     @pytest.mark.parametrize(
@@ -412,7 +417,8 @@ class TestFindings:
         assert view.dead_letter_total == count
         assert severities(view.findings) == ([(severity, "dlq")] if severity else [])
         if severity:
-            assert f"{count} dead letters, most of them from tasks.backend" in view.findings[0].text
+            of = "1 dead letter from" if count == 1 else f"{count:,} dead letters, most of them from"
+            assert view.findings[0].text == f"{of} tasks.backend"
 
     def test_thresholds_of_dead_letters(self):
         reads = Reads(Settings(thresholds=Thresholds(dead_letters_warn=5, dead_letters_crit=6)))
@@ -423,18 +429,19 @@ class TestFindings:
         settings = Settings(agents={"slow": TargetSettings(thresholds={"subscription_lag": 5})})
         given = {"dev-events": depth(999), "dev-alerts": depth(1000), "slow-events": depth(5), "odd": depth(1000)}
         found = Reads(settings)(subscriptions=given).findings
-        assert severities(found) == [
+        assert sorted(severities(found)) == [
             ("warning", "events.dev-alerts"),
             ("warning", "events.odd"),
             ("warning", "events.slow-events"),
         ]
-        assert found[0].text == "1000 events behind"
+        assert found[0].text == "1,000 events behind and nobody pulls: start the agent"
 
     def test_what_could_not_be_read_is_told(self):
         view = Reads()(missing=("stream INBOX_A did not answer", "dead letters: \x1b[31m no"))
         assert view.missing == ("stream INBOX_A did not answer", "dead letters: ␛[31m no")
         assert [(finding.severity, finding.text) for finding in view.findings] == [
-            ("warning", text) for text in view.missing
+            ("warning", "stream INBOX_A did not answer: its node may be down"),
+            ("warning", "dead letters: ␛[31m no"),
         ]
 
     def test_an_inbox_whose_consumers_could_not_be_read_is_unknown(self):
@@ -442,7 +449,12 @@ class TestFindings:
         unseen = QueueDepth(messages=3, pending=3)
         words = ("consumers of INBOX_CEO: no answer to CONSUMER.LIST.INBOX_CEO within 5 s",)
         for _ in range(2):
-            view = reads({"ceo": unseen, "dev": unseen}, queues={"ceo": unseen}, missing=words)
+            view = reads(
+                {"ceo": unseen, "dev": unseen},
+                queues={"ceo": unseen},
+                missing=words,
+                hidden=frozenset({("inbox", "ceo")}),
+            )
         assert [(flow.name, flow.state) for flow in (*view.agents, *view.queues)] == [
             ("ceo", State.UNKNOWN),
             ("dev", State.NO_WORKER),
@@ -454,7 +466,7 @@ class TestFindings:
             ("warning", "read"),
         ]
 
-    def test_the_worst_first_and_then_by_what_they_are_about(self):
+    def test_the_worst_first_and_then_the_most_urgent(self):
         reads = Reads()
         given = {
             "b": depth(11, waiting=1),
@@ -462,13 +474,23 @@ class TestFindings:
             "a": depth(12, waiting=1, oldest_at=ago(1000)),
         }
         view = reads(given, letters={"inbox.a": 1}, missing=("x",))
-        assert severities(view.findings) == [
-            ("critical", "inbox.a"),
-            ("critical", "inbox.c"),
-            ("warning", "dlq"),
-            ("warning", "inbox.a"),
-            ("warning", "inbox.b"),
-            ("warning", "read"),
+        assert [(each.severity, each.subject, each.trouble) for each in view.findings[:-1]] == [
+            ("critical", "inbox.c", "stalled"),
+            ("critical", "inbox.a", "oldest"),
+            ("warning", "inbox.a", "backlog"),
+            ("warning", "inbox.b", "backlog"),
+            ("warning", "dlq", "dead letters"),
+        ]
+        assert severities(view.findings[-1:]) == [("warning", "read")]
+
+    def test_they_are_dated_from_the_first_read_that_saw_them(self):
+        reads = Reads()
+        given = depth(11, waiting=1)
+        first = reads(given).taken_at
+        later = reads({"ceo": given, "dev": given})
+        assert [(each.subject, each.since) for each in later.findings] == [
+            ("inbox.ceo", first),
+            ("inbox.dev", later.taken_at),
         ]
 
 

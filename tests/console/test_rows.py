@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from console.monitor.states import State
-from console.monitor.view import Flow, Subscription
+from console.monitor.track import Clock, Track
+from console.monitor.view import Flow, Subscription, order_of
 from console.screens import rows
 from console.screens.rows import (
     FLEET_COLUMNS,
@@ -38,13 +39,23 @@ def flow(name: str = "ceo", state: State = State.IDLE, **fields: Any) -> Flow:
         "in_rate": 0.0,
         "ack_rate": 0.0,
         "oldest_age": None,
-        "last_ack_age": None,
         "dead_letters": 0,
-        "history": (),
         "findings": (),
+        "track": past(*fields.pop("history", ())),
         **fields,
     }
-    return Flow(name=name, state=state, depth=QueueDepth(**counters), **filled)
+    depth = QueueDepth(**counters)
+    return Flow(name=name, state=state, depth=depth, order=order_of(state, depth.messages, name), **filled)
+
+
+def past(*messages: int) -> Track:
+    """A stream that held so many messages, second by second."""
+    clock = Clock()
+    track = Track(clock)
+    for second, number in enumerate(messages, start=1):
+        clock.before, clock.now = clock.now or None, float(second)
+        track.add(QueueDepth(messages=number))
+    return track
 
 
 def cell(row: Row, columns: tuple[Column, ...], id: str) -> Cell:

@@ -73,16 +73,6 @@ class TestFleet:
                 (c["name"], c["delivered"], c["num_pending"]) for c in before
             ]
 
-    async def test_problems_only(self, server):
-        async with connected(server.url, agents=["ceo", "security"]) as fleet:
-            await fleet.inbox("security").send("alert", {})
-            async with desk(fleet) as console:
-                await console.sees("no worker", "ceo")
-                await console.press("z")
-                await console.sees("1 of 2 agents")
-                await console.press("z")
-                await console.sees("2 agents")
-
     async def test_events_arrive_below(self, server):
         async with connected(server.url, agents=["ceo"]) as fleet, desk(fleet) as console:
             await console.sees("no events")

@@ -8,6 +8,8 @@ import pytest
 
 from console.settings import (
     ContextSettings,
+    Patterns,
+    PatternSettings,
     ReplayPolicy,
     Rule,
     Settings,
@@ -74,6 +76,9 @@ def test_everything_that_can_be_set(file: Path) -> None:
         oldest_crit = "15m"
         dead_letters_warn = 2
 
+        [patterns.tasks]
+        thresholds = { oldest_warn = "5m", ack_pending = 40 }
+
         [contexts.prod]
         prod = true
         read_only = true
@@ -112,6 +117,7 @@ def test_everything_that_can_be_set(file: Path) -> None:
         feed_lines=200,
         theme="light",
         thresholds=Thresholds(inbox_backlog=20, oldest_crit=900.0, dead_letters_warn=2),
+        patterns=Patterns(tasks=PatternSettings(thresholds={"oldest_warn": 300.0, "ack_pending": 40})),
         contexts={"prod": ContextSettings(prod=True, read_only=True), "dev": ContextSettings(write=True)},
         agents={
             "planner-*": TargetSettings(
@@ -156,9 +162,91 @@ def test_the_first_glob_that_says_something_decides() -> None:
     assert settings.rule_for("inbox", "planner-1").policy is ReplayPolicy.NEVER
     assert settings.rule_for("inbox", "planner-2").policy is ReplayPolicy.CONFIRM
     assert settings.rule_for("tasks", "planner-1").policy is ReplayPolicy.SAFE
-    assert settings.thresholds_for("inbox", "planner-1") == Thresholds(inbox_backlog=100)
-    assert settings.thresholds_for("inbox", "ceo") == Thresholds(inbox_backlog=20)
-    assert settings.thresholds_for("tasks", "planner-1") == Thresholds(inbox_backlog=20)
+    assert settings.thresholds_for("inbox", "planner-1") == own(inbox_backlog=100)
+    assert settings.thresholds_for("inbox", "ceo") == own(inbox_backlog=20)
+    assert settings.thresholds_for("tasks", "planner-1") == own(inbox_backlog=20)
+
+
+def own(**fields: float) -> Thresholds:
+    """Thresholds of one inbox, queue or subscription, where nothing is said of dead letters of its own."""
+    return Thresholds(**{"dead_letters_warn": 0, "dead_letters_crit": 0, **fields})  # type: ignore[arg-type]
+
+
+def test_a_pattern_differs_from_everything_and_a_name_from_its_pattern() -> None:
+    settings = from_mapping(
+        {
+            "thresholds": {"oldest_warn": 30, "redelivered": 4},
+            "patterns": {
+                "inbox": {"thresholds": {"oldest_warn": "2m", "ack_pending": 7}},
+                "tasks": {"thresholds": {"oldest_warn": "5m", "dead_letters_warn": 3}},
+                "events": {"thresholds": {"subscription_lag": 9}},
+            },
+            "agents": {
+                "planner-*": {"thresholds": {"oldest_warn": 10}},
+                "*-1": {"thresholds": {"oldest_warn": 11, "redelivered": 2}},
+            },
+            "roles": {"slow": {"thresholds": {"oldest_warn": 600}}},
+        }
+    )
+    both = {"oldest_warn": 10.0, "redelivered": 2}
+    assert settings.thresholds_for("inbox", "ceo") == own(oldest_warn=120.0, ack_pending=7, redelivered=4)
+    assert settings.thresholds_for("inbox", "planner-1") == own(ack_pending=7, **both), "field by field"
+    assert settings.thresholds_for("events", "planner-1") == own(subscription_lag=9, **both)
+    assert settings.thresholds_for("events", "ceo") == own(subscription_lag=9, oldest_warn=30.0, redelivered=4)
+    assert settings.thresholds_for("tasks", "planner-1") == own(oldest_warn=300.0, dead_letters_warn=3, redelivered=4)
+    assert settings.thresholds_for("tasks", "slow").oldest_warn == 600.0
+
+
+def test_sums_of_tables_that_contradict_each_other_are_no_error_at_work() -> None:
+    settings = from_mapping(
+        {
+            "agents": {
+                "a-*": {"thresholds": {"oldest_warn": 500, "dead_letters_warn": 50}},
+                "*-1": {"thresholds": {"oldest_warn": 50, "oldest_crit": 100, "dead_letters_crit": 5}},
+            }
+        }
+    )
+    limits = settings.thresholds_for("inbox", "a-1")
+    assert (limits.oldest_warn, limits.oldest_crit) == (500.0, 500.0)
+    assert (limits.dead_letters_warn, limits.dead_letters_crit) == (50, 50)
+
+
+@pytest.mark.parametrize(
+    ("source", "apart"),
+    [
+        ("inbox.noisy", True), ("events.noisy-alerts", True), ("tasks.noisy", False), ("inbox.mute", True),
+        ("inbox.ceo", False), ("tasks.billing", True), ("inbox.billing", False), ("events.odd", False),
+    ],
+)  # fmt: skip
+def test_whose_dead_letters_count_for_themselves(source: str, apart: bool) -> None:
+    settings = from_mapping(
+        {
+            "agents": {
+                "noisy": {"thresholds": {"dead_letters_warn": 100}},
+                "mute": {"thresholds": {"dead_letters_warn": 0}},
+                "ceo": {"thresholds": {"inbox_backlog": 100}},
+            },
+            "roles": {"billing": {"thresholds": {"dead_letters_crit": 1}}},
+        }
+    )
+    assert settings.letters_apart(source) is apart
+
+
+def test_of_a_pattern_all_do() -> None:
+    settings = from_mapping({"patterns": {"tasks": {"thresholds": {"dead_letters_warn": 1}}}})
+    assert settings.letters_apart("tasks.any")
+    assert not settings.letters_apart("inbox.any")
+
+
+def test_thresholds_of_many_names_are_worked_out_once_and_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = from_mapping({"agents": {"a*": {"thresholds": {"inbox_backlog": 5}}}})
+    assert settings.thresholds_for("inbox", "a1") is settings.thresholds_for("inbox", "a1")
+    assert settings.thresholds_for("inbox", "b1") is settings.thresholds_for("inbox", "b2")
+    monkeypatch.setattr("console.thresholds.REMEMBERED", 10)
+    for number in range(100):
+        assert settings.thresholds_for("inbox", f"a{number}").inbox_backlog == 5
+    assert len(settings._book._known["inbox"]) <= 10
+    assert settings.thresholds_for("inbox", "b1") is settings.thresholds_for("inbox", "b2")
 
 
 def test_contexts_nobody_mentions_have_the_defaults() -> None:
@@ -195,6 +283,19 @@ def test_contexts_nobody_mentions_have_the_defaults() -> None:
             "[roles.a]\nthresholds = {oldest_warn = 900}",
             "roles.a.thresholds: oldest_crit must not be below oldest_warn",
         ),
+        ("[patterns.queues]\nthresholds = {}", "unknown key 'patterns.queues'; known here: inbox, tasks, events"),
+        ("[patterns.inbox]\noldest_warn = 1", "unknown key 'patterns.inbox.oldest_warn'; known here: thresholds"),
+        ("[patterns.inbox]\nthresholds = {oldest = 1}", "unknown key 'patterns.inbox.thresholds.oldest'"),
+        (
+            "[patterns.events]\nthresholds = {oldest_warn = 900}",
+            "patterns.events.thresholds: oldest_crit must not be below oldest_warn",
+        ),
+        (
+            "[patterns.inbox]\nthresholds = {oldest_warn = 500}\n[agents.a]\nthresholds = {oldest_crit = 400}",
+            "agents.a.thresholds: oldest_crit must not be below oldest_warn",
+        ),
+        ("[thresholds]\nack_pending = -1", "thresholds: ack_pending must be at least 0"),
+        ("[thresholds]\ndead_letters_warn = 5\ndead_letters_crit = 4", "dead_letters_crit must not be below"),
         ("[contexts.a]\nwrite = true\nread_only = true", "contexts.a: write and read_only exclude each other"),
         ("refresh", "not valid TOML"),
     ],

@@ -9,7 +9,7 @@ import nats.errors
 import pytest
 
 from patterns import InvalidName, Reject, StreamLimits, UnknownDestination
-from patterns.events import Watch
+from patterns.watch import Watch
 from tests.support.fleets import connected, fast, offline, publish, running
 from tests.support.waiting import until
 
