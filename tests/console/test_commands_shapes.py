@@ -13,6 +13,7 @@ from console.monitor.view import Finding, FleetView, Flow, Subscription
 from patterns import DeadLetter, Names, QueueDepth, ServerInfo
 from patterns.message import decode
 from tests.support.commandline import HOSTILE
+from tests.support.flows import past
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 89, tzinfo=UTC)
 
@@ -26,9 +27,8 @@ def flow(name: str, **changes) -> Flow:
         "in_rate": 0.25,
         "ack_rate": 0.5,
         "oldest_age": 124.0004,
-        "last_ack_age": None,
         "dead_letters": 4,
-        "history": (),
+        "track": past(),
         "findings": (Finding("critical", f"inbox.{name}", "text"),),
     }
     return Flow(**{**values, **changes})

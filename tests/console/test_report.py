@@ -29,6 +29,7 @@ from patterns import DeadLetter, Message, Names, QueueDepth, ServerInfo
 from patterns.message import decode
 from tests.support.commandline import HOSTILE
 from tests.support.fleets import offline
+from tests.support.flows import past
 
 NOW = datetime(2026, 3, 4, 12, 0, 0, tzinfo=UTC)
 ANYTHING = st.one_of(st.text(alphabet=st.characters(), max_size=40), st.just(HOSTILE), st.just("[/x]"), st.just("\\["))
@@ -52,9 +53,8 @@ def flow(name: str, state: State, **changes: Any) -> Flow:
         "in_rate": 0.25,
         "ack_rate": 0.5,
         "oldest_age": 124.0,
-        "last_ack_age": None,
         "dead_letters": 0,
-        "history": (),
+        "track": past(),
         "findings": (),
         "workers": 3,
     }

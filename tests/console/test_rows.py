@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from console.monitor.states import State
-from console.monitor.track import Clock, Track
 from console.monitor.view import Flow, Subscription, order_of
 from console.screens import rows
 from console.screens.rows import (
@@ -25,6 +24,7 @@ from console.settings import Thresholds
 from console.text.safe import is_clean
 from console.widgets.row_model import Cell, Column, Row, sort_rows
 from patterns import QueueDepth
+from tests.support.flows import past
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOSTILE = "\x1b]52;c;aGFjaw==\x07\x1b[31m[@click=app.leave]x[/x]\u202e\u200b\r\n"
@@ -46,16 +46,6 @@ def flow(name: str = "ceo", state: State = State.IDLE, **fields: Any) -> Flow:
     }
     depth = QueueDepth(**counters)
     return Flow(name=name, state=state, depth=depth, order=order_of(state, depth.messages, name), **filled)
-
-
-def past(*messages: int) -> Track:
-    """A stream that held so many messages, second by second."""
-    clock = Clock()
-    track = Track(clock)
-    for second, number in enumerate(messages, start=1):
-        clock.before, clock.now = clock.now or None, float(second)
-        track.add(QueueDepth(messages=number))
-    return track
 
 
 def cell(row: Row, columns: tuple[Column, ...], id: str) -> Cell:
