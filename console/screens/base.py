@@ -106,7 +106,7 @@ class ConsoleScreen(Screen[None]):
         yield Static("", id="banner", markup=False)
         yield from self.body()
         yield self.filter_bar()
-        yield KeyHints(keep=("z", "question_mark"))
+        yield KeyHints()
 
     def on_mount(self) -> None:
         """Start ticking."""

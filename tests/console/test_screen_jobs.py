@@ -276,7 +276,7 @@ class TestList:
             assert f"job {job.id}" in text
             assert "chosen" in text
             if size[0] >= 80:
-                await console.sees("P pause/go on", "+/- rate", "X cancel", "z problems")
+                await console.sees("P pause/go on", "+/- rate", "X cancel")
             await console.press("enter")
             text = await console.sees("SEQ", "OUTCOME", "90 items")
             assert all(len(line) <= size[0] for line in text.splitlines())
