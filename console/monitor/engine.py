@@ -16,6 +16,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from console.monitor.derive import Derivation
+from console.monitor.findings import SHARE
 from console.monitor.letters import LetterStore
 from console.monitor.reader import Reader
 from console.monitor.stranded import StrandedBook
@@ -28,9 +29,6 @@ log = logging.getLogger("console.monitor")
 
 SLOWEST = 20.0
 """Seconds between two reads at the most: while a node of a cluster is down, a list takes four."""
-
-SHARE = 5
-"""A read may take this part (one fifth) of the interval; a slower one stretches the interval."""
 
 
 @dataclass(slots=True)

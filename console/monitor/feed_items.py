@@ -39,59 +39,12 @@ Opens = Literal["event", "letter", "message", "row", "details", "jobs"]
 """What enter goes to."""
 
 
-class FeedItem:
-    """One line of the feed; all texts are safe to show.
-
-    Args:
-        id: Grows by one with each item.
-    """
-
-    __slots__ = ("id",)
-
-    def __init__(self, id: int) -> None:
-        self.id = id
-
-    @property
-    def at(self) -> datetime:
-        """When it happened."""
-        raise NotImplementedError
-
-    @property
-    def topic(self) -> str:
-        """What it is."""
-        raise NotImplementedError
-
-    @property
-    def source(self) -> str:
-        """Who it is of."""
-        raise NotImplementedError
-
-    @property
-    def body(self) -> str:
-        """What is said, on one line."""
-        raise NotImplementedError
-
-    @property
-    def tone(self) -> Tone:
-        """How it is coloured."""
-        raise NotImplementedError
-
-    @property
-    def message(self) -> Message | None:
-        """The event, as far as it is kept; read anew each time."""
-        return None
-
-    @property
-    def opens(self) -> Opens:
-        """What enter goes to."""
-        raise NotImplementedError
-
-
 @dataclass(slots=True, eq=False)
-class Told(FeedItem):
-    """An item that is no event: a death, an advisory, what this console did."""
+class Told:
+    """An item that is no event: a death, an advisory, what this console did; all texts are safe to show."""
 
     id: int
+    """Grows by one with each item."""
     at: datetime
     topic: str
     source: str
@@ -102,6 +55,10 @@ class Told(FeedItem):
     """Sequence of the dead letter it speaks of."""
     advisory: Advisory | None = None
 
+    @property
+    def message(self) -> None:
+        """There is none."""
+
 
 class _Line(NamedTuple):
     topic: str
@@ -110,8 +67,8 @@ class _Line(NamedTuple):
     tone: Tone
 
 
-class EventItem(FeedItem):
-    """A broadcast.
+class EventItem:
+    """A broadcast; all texts are safe to show.
 
     Args:
         id: Grows by one with each item.
@@ -121,7 +78,7 @@ class EventItem(FeedItem):
         room: Bytes of body, and of headers, that are kept; of what is longer, the beginning.
     """
 
-    __slots__ = ("_line", "_names", "cut", "size", "stored", "stream")
+    __slots__ = ("_line", "_names", "cut", "id", "size", "stored", "stream")
 
     def __init__(self, id: int, stored: StoredMessage, names: Names, stream: str, room: int) -> None:
         self.id = id
@@ -191,6 +148,10 @@ class EventItem(FeedItem):
     def opens(self) -> Opens:
         """An operator's action is a job's."""
         return "jobs" if self.tone == "accent" and is_action(self._names, self.stored.subject) else "event"
+
+
+FeedItem = EventItem | Told
+"""One line of the feed."""
 
 
 def is_action(names: Names, subject: str) -> bool:

@@ -44,18 +44,21 @@ class StrandedBook:
     async def refresh(self, view: FleetView) -> bool:
         """Look up what a view says is stranded and is not known yet; whether anything changed."""
         wanted: dict[Key, Mark] = {}
+        durables: dict[Key, str] = {}
         for flow in view.agents:
             if flow.stranded:
-                wanted["inbox", flow.name] = flow.stranded, flow.depth.oldest_at, flow.depth.messages
+                key = ("inbox", flow.name)
+                wanted[key] = flow.stranded, flow.depth.oldest_at, flow.depth.messages
+                # Fleets made by other code name theirs otherwise.
+                durables[key] = flow.depth.durable or self._fleet.names.inbox_durable(flow.name)
         gone = self._known.keys() - wanted.keys()
         for key in gone:
             del self._known[key]
         due = [key for key, mark in wanted.items() if key not in self._known or self._known[key][0] != mark]
         for key in due[:AT_ONCE]:
-            names = self._fleet.names
-            stream, durable = names.inbox_stream(key[1]), names.inbox_durable(key[1])
+            stream = self._fleet.names.inbox_stream(key[1])
             try:
-                found = await stranded(self._fleet.jetstream, stream, durable, limit=NAMED)
+                found = await stranded(self._fleet.jetstream, stream, durables[key], limit=NAMED)
             except (PatternError, nats.errors.Error) as error:
                 log.debug("stranded messages of %s: %s", stream, error)
                 continue

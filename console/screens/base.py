@@ -66,6 +66,8 @@ class ConsoleScreen(Screen[None]):
 
     tab: ClassVar[str] = ""
     """Its id among the tabs."""
+    pushed: ClassVar[bool] = False
+    """Whether it stands over another screen, to which escape goes back."""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "filter", key_display="/", id="console.filter"),
         Binding("ctrl+r", "refresh", "refresh", show=False, id="console.refresh"),
@@ -202,9 +204,16 @@ class ConsoleScreen(Screen[None]):
         self.query_one(FilterBar).open()
 
     def action_clear_filter(self) -> None:
-        """Drop the filter."""
-        if self.expression:
-            self.query_one(FilterBar).action_clear()
+        """Drop the filter; if there is none, go back to the screen below."""
+        bar = self.query_one(FilterBar)
+        if self.expression or bar.expression:
+            bar.action_clear()
+        elif self.pushed:
+            self.action_back()
+
+    def action_back(self) -> None:
+        """Back to the screen below."""
+        self.dismiss()
 
     @on(FilterBar.Changed)
     def _filter_changed(self, event: FilterBar.Changed) -> None:

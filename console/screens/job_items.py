@@ -70,6 +70,7 @@ class ItemsScreen(JobScreen):
     """
 
     tab = "jobs"
+    pushed = True
     CSS_PATH = "../styles/jobs.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         # The same keys as in the list; the line of hints is for the answers.
@@ -275,20 +276,6 @@ class ItemsScreen(JobScreen):
             many = f"{units.count(number)} {'item' if number == 1 else 'items'}"
             self.say(f"{many} will be sent again: P resumes the job" if said == "again" else f"answered for {many}")
         self.look_soon()
-
-    # -- leaving
-
-    def action_clear_filter(self) -> None:
-        """Drop the filter, or go back if there is none."""
-        bar = self.query_one(FilterBar)
-        if self.expression or bar.expression:
-            bar.action_clear()
-        else:
-            self.action_back()
-
-    def action_back(self) -> None:
-        """Back to the list of jobs."""
-        self.dismiss()
 
 
 def consequence(view: JobView, seqs: Sequence[int], said: Answer, *, letters: bool) -> str:

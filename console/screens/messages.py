@@ -26,7 +26,6 @@ from console.screens.operate import OperatingScreen
 from console.text import units
 from console.text.safe import clean
 from console.widgets.details import message_text
-from console.widgets.filter_bar import FilterBar
 from console.widgets.row_table import Cell, Column, Row, RowTable
 from patterns import PatternError, UnknownDestination
 
@@ -79,6 +78,7 @@ class MessagesScreen(OperatingScreen):
         InvalidName: `name` is no agent or role.
     """
 
+    pushed = True
     CSS_PATH = "../styles/messages.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("D", "discard", "discard…", id="messages.discard"),
@@ -295,20 +295,6 @@ class MessagesScreen(OperatingScreen):
         """Plan the removal of what the filter matches, of everything without one, and ask."""
         wanted = self.expression.strip()
         self.purge_messages(self.place, choose("messages", expression=wanted or None, everything=not wanted))
-
-    # -- leaving
-
-    def action_clear_filter(self) -> None:
-        """Drop the filter, or go back if there is none."""
-        bar = self.query_one(FilterBar)
-        if self.expression or bar.expression:
-            bar.action_clear()
-        else:
-            self.action_back()
-
-    def action_back(self) -> None:
-        """Back to the screen below."""
-        self.dismiss()
 
 
 def message_rows(

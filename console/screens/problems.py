@@ -59,6 +59,7 @@ class ProblemsScreen(ConsoleScreen):
         tab: The tab of the screen it was opened from.
     """
 
+    pushed = True
     CSS_PATH = "../styles/problems.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("z,q", "back", "back", id="problems.back"),
@@ -143,20 +144,6 @@ class ProblemsScreen(ConsoleScreen):
             self.app.run_worker(
                 way.go(self.app, self.runtime), group="screen", exit_on_error=False, description="go to a problem"
             )
-
-    # -- leaving
-
-    def action_clear_filter(self) -> None:
-        """Drop the filter, or go back if there is none."""
-        bar = self.query_one(FilterBar)
-        if self.expression or bar.expression:
-            bar.action_clear()
-        else:
-            self.action_back()
-
-    def action_back(self) -> None:
-        """Back to the screen below."""
-        self.dismiss()
 
 
 def key_of(finding: Finding) -> str:

@@ -14,10 +14,10 @@ from console.messages import Place, place_of
 from console.monitor.view import Flow, Subscription
 from console.operations.selection import choose
 from console.screens.base import label
-from console.screens.inspect import flow_pane
+from console.screens.inspect import flow_pane, subscription_pane
 from console.screens.messages import MessagesScreen
 from console.screens.operate import OperatingScreen
-from console.screens.rows import QUEUE_COLUMNS, SUBSCRIPTION_COLUMNS, queue_rows, subscription_rows
+from console.screens.rows import QUEUE_COLUMNS, SUBSCRIPTION_COLUMNS, queue_rows, subscription_key, subscription_rows
 from console.widgets.row_table import RowTable
 
 
@@ -85,6 +85,14 @@ class QueuesScreen(OperatingScreen):
         flow = self._flows.get(event.key)
         if flow is not None:
             self.app.push_screen(flow_pane(self.runtime, flow, inbox=False, colours=self.colours()))
+
+    @on(RowTable.Selected, "#subscriptions-table")
+    def _inspect_subscription(self, event: RowTable.Selected) -> None:
+        event.stop()
+        view = self.runtime.monitor.view
+        found = (each for each in (view.subscriptions if view else ()) if subscription_key(each) == event.key)
+        if (subscription := next(found, None)) is not None:
+            self.app.push_screen(subscription_pane(subscription, self.colours()))
 
     def action_replay(self) -> None:
         """Replay the dead letters of the role under the cursor."""

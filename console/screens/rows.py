@@ -152,12 +152,17 @@ def _rows(
 _ORDER = attrgetter("order")
 
 
+def subscription_key(subscription: Subscription) -> str:
+    """What names the row of a subscription."""
+    return subscription.depth.durable or f"{subscription.agent}-{subscription.name}"
+
+
 def subscription_rows(subscriptions: Iterable[Subscription]) -> tuple[Row, ...]:
     """Rows of the subscriptions, the one furthest behind first."""
     ordered = sorted(subscriptions, key=lambda each: (-each.depth.pending, each.agent, each.name))
     return tuple(
         Row(
-            key=each.depth.durable or f"{each.agent}-{each.name}",
+            key=subscription_key(each),
             cells=(
                 Cell(each.agent),
                 Cell(each.name, "dim"),

@@ -371,3 +371,14 @@ async def test_of_a_subscription_the_counters_are_told():
     for line in ("topics        security.␛>", "behind        7 not", "ack pending   3 delivered", "redelivered   2 of 3",
                  "oldest        1m5s", "lease         1m", "consumer      ceo-alerts"):  # fmt: skip
         assert line in text
+
+
+async def test_enter_on_a_subscription_tells_its_counters(server):
+    async with connected(server.url, agents=["dev"]) as fleet:
+        await fleet.events.subscription("dev", "security.>", name="alerts")
+        await fleet.events.broadcast("security.alert", {})
+        async with desk(fleet) as console:
+            await console.press("2")
+            await console.sees("alerts", "security.>")
+            await console.press("tab", "enter")
+            await console.sees("behind", "1 not yet delivered")
